@@ -1,0 +1,132 @@
+"""The experiment: the whole file, its resources and places, and the kinds that its variants may take."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from trainwright.spec.data import BytesTokenizer, Data, Tokenizer
+from trainwright.spec.model import Llama, Model
+from trainwright.spec.settings import Count, CountOrZero, Name, OptionalPositive, OptionalText, Problem, Settings
+from trainwright.spec.training import AdamW, Checkpoint, Cosine, Evaluation, Logging, Optimizer, Schedule, Train
+
+
+class Resources(Settings):
+    """The machines of a run. Nothing here changes what is learned."""
+
+    nodes: Count = 1
+    """Machines."""
+    ranks_per_node: Count = 1
+    """Training processes on each machine: one for each GPU, or any number on CPUs."""
+    device: Literal["cuda", "cpu", "auto"] = "cuda"
+    """What the ranks compute on; `auto` takes GPUs when every rank of the machine can have one, else the CPU."""
+    walltime_minutes: OptionalPositive = None
+    """The machine is taken away this long after boot started; the run saves and stops in time. Null is no limit."""
+    wait_minutes: Annotated[float, Field(ge=0, le=1440)] = 10.0
+    """How long a node waits for what may still come: another node, a mount, a lease."""
+
+
+class Paths(Settings):
+    """Places other than those below `TRAINWRIGHT_ROOT`."""
+
+    data: OptionalText = None
+    """Instead of the root for datasets/, artifacts/ and assets/."""
+    runs: OptionalText = None
+    """Instead of runs/."""
+    cache: OptionalText = None
+    """Instead of cache/."""
+
+
+class Experiment(Settings):
+    """One pretraining run: everything that decides what is learned, and where and how long it runs."""
+
+    name: Name
+    """The run's name: its folder, and the name of jobs and pods."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+    """Seeds initial weights, data order and the choice of validation documents."""
+    data: Data = Data()
+    """The corpus."""
+    tokenizer: Tokenizer = BytesTokenizer()
+    """The tokenizer."""
+    model: Model = Llama()
+    """The model."""
+    train: Train
+    """Batch and horizon."""
+    optimizer: Optimizer = AdamW()
+    """The optimizer."""
+    schedule: Schedule = Cosine()
+    """The learning rate over the run."""
+    evaluation: Evaluation = Evaluation()
+    """Validation during the run."""
+    checkpoint: Checkpoint = Checkpoint()
+    """Saving and keeping."""
+    logging: Logging = Logging()
+    """Figures."""
+    resources: Resources = Resources()
+    """Machines."""
+    paths: Paths = Paths()
+    """Places."""
+
+    @property
+    def data_name(self) -> str:
+        """The corpus's folder name."""
+        return self.data.name or self.name
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer bundle's folder name."""
+        return self.tokenizer.name or self.name
+
+
+FREE_ON_RESUME = (
+    "train.steps",
+    "train.tokens",
+    "train.tokens_per_parameter",
+    "train.flops",
+    "train.micro_batch",
+    "train.compile",
+    "evaluation",
+    "checkpoint",
+    "logging",
+    "resources",
+    "paths",
+    "data.path",
+    "data.validation",
+    "data.shard",
+    "data.workers",
+    "data.reuse_shards",
+    "tokenizer.path",
+)
+"""Fields that may change on a run that exists; every other field decides what is learned and is fixed."""
+
+
+def is_free(path: str) -> bool:
+    """Return whether the field at a dotted path may change when a run resumes."""
+    return any(path == free or path.startswith(free + ".") for free in FREE_ON_RESUME)
+
+
+def walk_problems(settings: Settings) -> Iterator[Problem]:
+    """Yield every problem in a settings tree, with paths from its root."""
+    yield from settings.problems()
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Settings):
+            yield from (problem.below(name) for problem in walk_problems(value))
+
+
+def kinds(section: str) -> tuple[str, ...]:
+    """Return the values of `kind` that a section of the experiment accepts (`model`, `data.source`, ...)."""
+    owner: type[BaseModel] = Experiment
+    *parents, last = section.split(".")
+    for parent in parents:
+        owner = _settings_types(owner, parent)[0]
+    return tuple(variant.model_fields["kind"].default for variant in _settings_types(owner, last))
+
+
+def _settings_types(owner: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    annotation = owner.model_fields[name].annotation
+    members = getattr(annotation, "__args__", None) or (annotation,)
+    return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
+
+
+__all__ = ["CountOrZero", "Experiment", "Paths", "Resources", "is_free", "kinds", "walk_problems"]

@@ -1,0 +1,259 @@
+"""Reads an experiment file: layers of text in, a checked `Experiment` out, or every mistake at once.
+
+A launch starts here. Layers, weakest first: defaults of the models < the file < `dotted.key=value` on the command line
+< boot variables. All values stay text until pydantic reads them by annotation, so YAML's guesses never apply. Aliases
+and tags are refused: they are how small files become large objects.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from trainwright.spec.derived import cross_problems
+from trainwright.spec.exits import UserError
+from trainwright.spec.experiment import Experiment, kinds, walk_problems
+from trainwright.spec.settings import ABSENT, Problem
+from trainwright.spec.variables import RUN_CONFIG, boot_values
+
+MAX_FILE_BYTES = 1 << 20
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checked experiment, the origin of each value that is no default, and what it was made from."""
+
+    experiment: Experiment
+    origins: Mapping[str, str]
+    source: str
+    overrides: tuple[str, ...]
+
+    def origin(self, path: str) -> str:
+        """Return where the value at a dotted path came from."""
+        return self.origins.get(path, "default")
+
+
+class ExperimentError(UserError):
+    """Every mistake found in an experiment, one line each."""
+
+    def __init__(self, where: str, lines: Sequence[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__(f"{where}: {lines[0]}" if len(lines) == 1 else "\n  ".join([f"{where}:", *lines]))
+
+
+def find_experiment(name: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the experiment file for a path, or for a name in `./experiments`; `RUN_CONFIG` when none is given."""
+    given = name or environ.get(RUN_CONFIG)
+    if not given:
+        raise UserError(f"no experiment given: name a file, or set {RUN_CONFIG}")
+    path = Path(given)
+    named = Path("experiments") / f"{given}.yaml"
+    if not path.is_file() and path.suffix == "" and named.is_file():
+        return named
+    if not path.is_file():
+        known = sorted(file.stem for file in Path("experiments").glob("*.yaml"))
+        ways = f"; experiments here: {', '.join(known)}" if known else ""
+        raise UserError(f"{given}: no such experiment file{ways}")
+    return path
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read an experiment file with overrides and boot variables on top; raise `ExperimentError` with every mistake."""
+    source = read_source(path)
+    tree, lines = parse(source, str(path))
+    origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    for override in overrides:
+        key, text = _split_override(override)
+        _assign(tree, origins, key, text, override)
+    for key, (variable, text) in boot_values(environ).items():
+        _assign(tree, origins, key, text, variable)
+    return Loaded(validate(tree, str(path), lines), origins, source, tuple(overrides))
+
+
+def read_source(path: Path) -> str:
+    """Return an experiment file's text; its size is bounded."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{path}: larger than 1 MiB; this is no experiment file")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def parse(source: str, where: str) -> tuple[Tree, dict[str, int]]:
+    """Return YAML text as nested dicts of text, and the line of every key; refuse duplicates, aliases and tags."""
+    try:
+        for event in yaml.parse(source, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                at = event.start_mark.line + 1
+                raise UserError(f"{where}:{at}: aliases (*{event.anchor}) are not read; write the value out")
+        node = yaml.compose(source, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply; this is no experiment file") from None
+    if node is None:
+        return {}, {}
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{where}: holds no keys; an experiment starts with `name: ...`")
+    lines: dict[str, int] = {}
+    return _mapping(node, "", where, lines), lines
+
+
+def _mapping(node: yaml.MappingNode, prefix: str, where: str, lines: dict[str, int]) -> Tree:
+    tree: Tree = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{where}:{line}: a key must be a word")
+        key = key_node.value
+        path = f"{prefix}{key}"
+        if key in tree:
+            raise UserError(f"{where}:{line}: {path} is given twice (first on line {lines[path]}); keep one")
+        lines[path] = line
+        tree[key] = _value(value_node, path, where, lines)
+    return tree
+
+
+def _value(node: yaml.Node, path: str, where: str, lines: dict[str, int]) -> Any:
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        raise UserError(f"{where}:{node.start_mark.line + 1}: {path} has the tag {node.tag}; tags are not read")
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, f"{path}.", where, lines)
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, path, where, lines) for item in node.value]
+    assert isinstance(node, yaml.ScalarNode)
+    return node.value
+
+
+def validate(tree: Tree, where: str, lines: Mapping[str, int] | None = None) -> Experiment:
+    """Return the experiment that a tree of text describes; raise with all field errors, else all cross-field errors."""
+    try:
+        experiment = Experiment.model_validate(tree)
+    except ValidationError as error:
+        problems = [_field_problem(details, tree) for details in error.errors(include_url=False)]
+        raise ExperimentError(where, [_located(problem, lines) for problem in problems]) from None
+    found = list(walk_problems(experiment))
+    if not found:
+        found = list(cross_problems(experiment))
+    if found:
+        raise ExperimentError(where, [_located(problem, lines) for problem in found])
+    return experiment
+
+
+def _located(problem: Problem, lines: Mapping[str, int] | None) -> str:
+    line = lines.get(problem.path) if lines else None
+    return f"{problem} (line {line})" if line else str(problem)
+
+
+def _split_override(override: str) -> tuple[str, str]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"{override}: an override is written dotted.key=value, such as train.steps=100")
+    return key.strip(), text
+
+
+def _assign(tree: Tree, origins: dict[str, str], key: str, text: str, origin: str) -> None:
+    *parents, last = key.split(".")
+    here = tree
+    for depth, parent in enumerate(parents):
+        if not isinstance(here.setdefault(parent, {}), dict):
+            owner = ".".join(parents[: depth + 1])
+            raise UserError(f"{origin}: {owner} is a single value and has no {key.removeprefix(owner + '.')}")
+        here = here[parent]
+    if last == "kind" and here.get("kind") not in (None, text):
+        # The settings of another kind would be unknown keys; choosing a kind anew starts from its defaults.
+        here.clear()
+    here[last] = text
+    origins[key] = origin
+
+
+def _field_problem(details: Any, tree: Tree) -> Problem:
+    """Say one of pydantic's findings in our own words."""
+    location = [str(part) for part in details["loc"]]
+    path = _without_tags(location, tree)
+    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+    shown = value if not isinstance(value, dict | list) else "a block of keys"
+    match kind:
+        case "extra_forbidden":
+            return Problem(path, ABSENT, f"unknown key{_did_you_mean(path, tree)}")
+        case "missing":
+            return Problem(path, ABSENT, "is required; add it")
+        case "union_tag_invalid":
+            hint = f"choose one of {context['expected_tags'].replace(chr(39), '')}"
+            return Problem(f"{path}.kind", context.get("tag"), hint)
+        case "union_tag_not_found":
+            return Problem(path, ABSENT, f"say which kind it is: kind: {' | '.join(kinds(path))}")
+        case "literal_error":
+            return Problem(path, shown, f"choose one of {context['expected'].replace(chr(39), '')}")
+        case "model_type" | "model_attributes_type":
+            return Problem(path, shown, "expected a block of keys")
+        case "string_pattern_mismatch":
+            return Problem(path, shown, "use lower-case letters, digits and dashes, at most 52 characters")
+        case _:
+            return Problem(path, shown, _expected(kind, context))
+
+
+def _expected(kind: str, context: Mapping[str, Any]) -> str:
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+        sign, bound = next(iter(context.items()))
+        return f"must be {words[sign]} {bound}"
+    for start, words_ in (
+        ("int", "expected a whole number, such as 8 or 1e6"),
+        ("float", "expected a number, such as 0.1 or 3e-4"),
+        ("finite_number", "expected a finite number"),
+        ("bool", "expected true or false"),
+        ("string", "expected text"),
+    ):
+        if kind.startswith(start):
+            return words_
+    return f"is not valid here ({kind.replace('_', ' ')})"
+
+
+def _without_tags(location: Sequence[str], tree: Tree) -> str:
+    """Drop the variant names that pydantic puts into the location of a tagged union."""
+    parts: list[str] = []
+    here: Any = tree
+    for index, part in enumerate(location):
+        if isinstance(here, dict) and part not in here and here.get("kind") == part and index < len(location):
+            continue
+        parts.append(part)
+        here = here.get(part) if isinstance(here, dict) else None
+    return ".".join(parts)
+
+
+def _did_you_mean(path: str, tree: Tree) -> str:
+    *parents, last = path.split(".")
+    siblings = _fields_of(parents, tree)
+    close = difflib.get_close_matches(last, siblings, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {'.'.join([*parents, close[0]])}?"
+    return f"; known here: {', '.join(sorted(siblings))}" if siblings else ""
+
+
+def _fields_of(parents: Sequence[str], tree: Tree) -> list[str]:
+    """Return the keys that the block at a path accepts, of the variant that its `kind` chose."""
+    schema = Experiment.model_json_schema()
+    block, here = schema, tree
+    for parent in parents:
+        here = here.get(parent, {})
+        found = block["properties"].get(parent, {})
+        names = [member["$ref"].rsplit("/", 1)[1] for member in (found, *found.get("oneOf", ())) if "$ref" in member]
+        variants = [schema["$defs"][name] for name in names]
+        chosen = [one for one in variants if one["properties"].get("kind", {}).get("const") in (None, here.get("kind"))]
+        if not variants:
+            return []
+        block = (chosen or variants)[0]
+    return list(block.get("properties", {}))

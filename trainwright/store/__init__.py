@@ -1,0 +1,1 @@
+"""Bytes that survive: atomic files, hashes, the lease."""

@@ -1,0 +1,1 @@
+"""Tokens: the tokenizer bundle, token shards, and the order of samples."""
