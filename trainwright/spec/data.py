@@ -85,7 +85,7 @@ class Data(Settings):
     documents_per_shard: Count = 250_000
     """Documents in one text shard."""
     shuffle_group_tokens: OptionalCount = None
-    """Shuffle windows within groups of shards of about this many tokens; null shuffles the whole corpus as one group."""
+    """Shuffle windows within groups of shards of about this many tokens; null makes the whole corpus one group."""
     workers: CountOrZero = 0
     """Processes that tokenize; 0 takes one for each processor."""
 

@@ -7,7 +7,7 @@ and tags are refused: they are how small files become large objects.
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def parse(source: str, where: str) -> tuple[Tree, dict[str, int]]:
                 raise UserError(f"{where}:{at}: aliases (*{event.anchor}) are not read; write the value out")
         node = yaml.compose(source, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f":{mark.line + 1}" if mark else ""
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        at = "" if mark is None else f":{mark.line + 1}"
         raise UserError(f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
     except RecursionError:
         raise UserError(f"{where}: nested too deeply; this is no experiment file") from None

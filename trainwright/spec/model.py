@@ -106,7 +106,7 @@ class Llama(Settings):
 
     @property
     def initial_logit_variance(self) -> float:
-        """Return the variance of the logits at initialisation: a normalised stream of `dim` ones, weights of init_std."""
+        """Return the variance of the first logits: a normalised stream of `dim` entries times weights of init_std."""
         return self.dim * self.init_std**2
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.store.files import read_json, write_json
@@ -50,7 +51,7 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "Lease":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -75,7 +76,7 @@ class Lease:
                     return
                 _write(self.path, Holder(**{**asdict(self.holder), "counter": counter}))
             except OSError:
-                # A full or absent disk must not kill the run; a claimant waits patience_s, and commits re-read the lease.
+                # A full or absent disk must not kill the run: claimants are patient, and commits re-read the lease.
                 continue
 
 
@@ -182,7 +183,7 @@ def _alive_here(holder: Holder) -> bool | None:
 def _process_start(pid: int) -> str:
     """Return a stamp of a process: kernel boot, pid namespace, and start time (empty when there is no such process)."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    namespace = os.readlink("/proc/self/ns/pid")
+    namespace = Path("/proc/self/ns/pid").readlink()
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -69,7 +69,7 @@ class Bundle:
     @property
     def vocab_size(self) -> int:
         """Return one more than the largest token id."""
-        return 1 + max(max(self.ranks.values()), max(self.special_tokens.values(), default=0))
+        return 1 + max(*self.ranks.values(), *self.special_tokens.values())
 
     @property
     def separator(self) -> int:

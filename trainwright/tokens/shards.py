@@ -215,7 +215,7 @@ class TokenCorpus:
         ends = np.minimum((samples + 1) * seq_len_tokens, self.manifest.num_tokens - 1)
         return int((ends - samples * seq_len_tokens).sum())
 
-    def read(self, start: int, stop: int) -> Tokens:
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return the tokens [start, stop) of the concatenated shards."""
         pieces = []
         index = int(np.searchsorted(self._ends, start, side="right"))

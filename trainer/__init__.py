@@ -1,0 +1,1 @@
+"""Shards in, checkpoints out: models, optimizers, the loop, checkpoints."""

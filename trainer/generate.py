@@ -1,0 +1,54 @@
+"""Continuations sampled from a model: plain sampling by whole forward passes, by all ranks together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from trainer.evaluate import Validation
+from trainer.parallelize import computing
+from trainer.ranks import Ranks
+from trainwright.spec.training import Train
+from trainwright.tokens.bundle import Bundle
+
+TEMPERATURE = 0.8
+TOP_K = 50
+PROMPT_TOKENS = 32
+
+
+@torch.no_grad()
+def continuations(
+    model: nn.Module, prompts: Sequence[Sequence[int]], num_tokens: int, vocab_size: int, train: Train, ranks: Ranks
+) -> list[list[int]]:
+    """Return sampled continuations of prompts of one length; a fixed seed draws the same from the same weights.
+
+    Every rank computes the same draw, because a sharded model's forward needs them all; the first rank's counts.
+    """
+    model.eval()
+    generator = torch.Generator("cpu").manual_seed(0)
+    tokens = torch.tensor(list(prompts), dtype=torch.int64)  # B T
+    for _ in range(num_tokens):
+        context = tokens[:, -train.seq_len_tokens :].to(ranks.device)
+        with computing(train, ranks.device, ranks.mesh):
+            logits = model(context)[:, -1, :vocab_size].float().cpu()
+        top, index = logits.topk(min(TOP_K, vocab_size))
+        drawn = torch.multinomial(torch.softmax(top / TEMPERATURE, dim=1), 1, generator=generator)
+        chosen = ranks.from_first(index.gather(1, drawn).tolist())
+        tokens = torch.cat((tokens, torch.tensor(chosen)), dim=1)
+    model.train()
+    return [row[len(prompts[0]) :] for row in tokens.tolist()]
+
+
+def sample_rows(
+    model: nn.Module, validation: Validation, bundle: Bundle, train: Train, ranks: Ranks, *, count: int, length: int
+) -> list[dict[str, str]]:
+    """Return prompt and continuation texts, the prompts taken evenly from the validation corpus."""
+    total = validation.corpus.manifest.num_tokens
+    size = min(PROMPT_TOKENS, total, train.seq_len_tokens)
+    starts = [index * (total - size) // max(1, count) for index in range(count)]
+    prompts = [validation.corpus.read(start, start + size).tolist() for start in starts]
+    drawn = continuations(model, prompts, length, bundle.vocab_size, train, ranks) if prompts else []
+    return [
+        {"prompt": bundle.decode(prompt), "continuation": bundle.decode(more)}
+        for prompt, more in zip(prompts, drawn, strict=True)
+    ]

@@ -1,0 +1,77 @@
+"""The ranks of one run and what they tell each other outside the model: small sums, and JSON.
+
+Control messages travel over gloo in a group of their own, so that a checkpoint's exchange never interleaves with the
+model's collectives, and as JSON rather than pickle.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+START_TIMEOUT = timedelta(minutes=30)
+"""Compiling and reading a large checkpoint take minutes, at different speeds on different ranks."""
+
+
+class Ranks:
+    """This process among the ranks; with a single one no process group exists."""
+
+    def __init__(self, device: torch.device, environ: Mapping[str, str] = os.environ) -> None:
+        self.rank = int(environ.get("RANK", "0"))
+        self.size = int(environ.get("WORLD_SIZE", "1"))
+        self.local_rank = int(environ.get("LOCAL_RANK", "0"))
+        self.device = device
+        self.mesh: DeviceMesh | None = None
+        self._control: dist.ProcessGroup | None = None
+        if self.size > 1:
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            bound = device if device.type == "cuda" else None
+            dist.init_process_group(backend, timeout=START_TIMEOUT, device_id=bound)
+            self._control = dist.new_group(backend="gloo", timeout=START_TIMEOUT)
+            self.mesh = init_device_mesh(device.type, (self.size,), mesh_dim_names=("shard",))
+
+    @property
+    def is_first(self) -> bool:
+        """Return whether this rank speaks for all."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add a small tensor over all ranks, in place, on the training device."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's JSON value, in rank order, on every rank."""
+        if self._control is None:
+            return [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=self._control)
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(data)] = data
+        buffers = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(buffers, padded, group=self._control)
+        pairs = zip(buffers, sizes, strict=True)
+        return [json.loads(buffer[: int(size)].numpy().tobytes()) for buffer, size in pairs]
+
+    def from_first(self, value: Any) -> Any:
+        """Return the first rank's JSON value on every rank."""
+        return self.gather(value if self.is_first else None)[0]
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        self.gather(None)
+
+    def close(self) -> None:
+        """Leave the group; only after an orderly end, since a broken group would wait for its dead."""
+        if self.size > 1:
+            self.barrier()
+            dist.destroy_process_group()

@@ -1,0 +1,21 @@
+"""Processes that never outlive their parent."""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(expected_parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when its parent dies (prctl(2)); go at once if that has happened already.
+
+    The wish survives `exec` and is not inherited by children, so every process asks for itself. `expected_parent`
+    closes the gap between the start of this process and the call.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if expected_parent is not None and os.getppid() != expected_parent:
+        os.kill(os.getpid(), signal.SIGKILL)

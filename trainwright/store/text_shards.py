@@ -1,0 +1,367 @@
+"""Text shards: the files, their manifest, the writer that rolls them and the reader of every form of them.
+
+A shard is `train_00000.jsonl.zst`, one `{"text": ...}` a line, one document a line; newlines inside a document are
+escaped and so kept. The manifest beside the shards says what they were made from and lists them with hashes; it is
+written again after each shard, and `complete` only after the last. Plain text files (one line, one document) and gzip
+are read too, because other tools write them.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, BinaryIO, Self
+
+from trainwright.spec.canonical import sha256_json
+from trainwright.spec.exits import UserError
+from trainwright.spec.paths import MANIFEST, Split, shard_name
+from trainwright.store.files import FileEntry, atomic_writer, read_json, sha256_file, verify_entry, write_json
+
+FORMAT = "text shards 1"
+ENDINGS = (".jsonl.zst", ".jsonl.gz", ".jsonl", ".txt.zst", ".txt.gz", ".txt")
+"""What `read_documents` reads; the writer writes the first."""
+TEXT_KEYS = ("text", "content")
+"""Keys of a JSON object that may hold the text, in the order tried."""
+MAX_LINE_BYTES = 256 << 20
+"""No document is this long; a longer line is a broken file or an attack on our memory."""
+ZSTD_LEVEL = 3
+CHUNK_BYTES = 1 << 20
+ZSTD_INPUT_BYTES = 4 << 10
+"""Compressed bytes decoded at once: zstd can make 128 KiB of 4 bytes, so this bounds what one step can fill."""
+
+Drops = Counter[str]
+"""How many documents or lines were left out, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextShard:
+    """One text shard as its manifest lists it; `text_bytes` is the UTF-8 length of its documents."""
+
+    path: str
+    num_documents: int
+    bytes: int
+    text_bytes: int
+    sha256: str
+
+    @property
+    def file(self) -> FileEntry:
+        """Return the part that says how to verify the file."""
+        return FileEntry(self.path, self.bytes, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class TextManifest:
+    """What a folder of text shards holds and what it was made from.
+
+    `inputs` maps dotted fields to values; `mode` is `fraction` (validation chosen by hash), `separate` (two corpora) or
+    `adopted` (files that were already there). What one reading of a source dropped is counted in its train manifest.
+    """
+
+    split: Split
+    mode: str
+    seed: int | None
+    inputs: Mapping[str, Any]
+    complete: bool = False
+    drops: Mapping[str, int] = field(default_factory=dict)
+    shards: tuple[TextShard, ...] = ()
+
+    @property
+    def num_documents(self) -> int:
+        """Return the documents of all shards."""
+        return sum(shard.num_documents for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes of all shards on disk."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def text_bytes(self) -> int:
+        """Return the UTF-8 bytes of all documents."""
+        return sum(shard.text_bytes for shard in self.shards)
+
+    @property
+    def sha256(self) -> str:
+        """Return the identity of the text: the shards in order, whatever they were made from."""
+        return sha256_json([[shard.path, shard.sha256] for shard in self.shards])
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest atomically."""
+        totals = {"num_documents": self.num_documents, "num_bytes": self.num_bytes, "text_bytes": self.text_bytes}
+        drops = dict(sorted(self.drops.items()))
+        write_json(folder / MANIFEST, {"format": FORMAT, **totals, **asdict(self), "drops": drops})
+
+    @classmethod
+    def read(cls, folder: Path) -> "TextManifest":
+        """Read the manifest of a folder; raise `UserError` when it is missing or not one of ours."""
+        path = folder / MANIFEST
+        try:
+            value = read_json(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing; there are no text shards here, run the shard stage") from None
+        try:
+            shards = tuple(TextShard(**shard) for shard in value["shards"])
+            names = ("split", "mode", "seed", "inputs", "complete", "drops")
+            manifest = cls(*(value[name] for name in names), shards)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a manifest of text shards ({error})") from None
+        if value.get("format") != FORMAT:
+            raise UserError(f"{path}: its format is {value.get('format')}; this version reads {FORMAT}")
+        return manifest
+
+    def verify(self, folder: Path, *, hashes: bool) -> None:
+        """Raise `UserError` naming every listed shard that is missing, cut or (with `hashes`) changed."""
+        found = [verify_entry(folder, shard.file, hashes=hashes) for shard in self.shards]
+        if wrong := [problem for problem in found if problem]:
+            raise UserError(f"{'; '.join(wrong)}; restore the files, or run boot --redo shard")
+
+
+class TextShardWriter:
+    """Writes the documents of one split as shards, going on where `manifest` says an earlier writer stopped.
+
+    Every document of the split is passed to `add` in its fixed order each time: those of committed shards are passed
+    over by count. Use it in a `with` block, which drops the shard that is not full when something fails; call
+    `commit_rest` and then `complete` at the end. `drops` is read whenever the manifest is written.
+    """
+
+    def __init__(self, folder: Path, manifest: TextManifest, documents_per_shard: int, drops: Drops) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.drops = drops
+        self._documents_per_shard = documents_per_shard
+        self._to_pass = manifest.num_documents
+        self._shard: _OpenShard | None = None
+        self._write_manifest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shard is not None:
+            self._shard.abandon()
+            self._shard = None
+
+    def add(self, text: str, text_bytes: int) -> None:
+        """Take the next document of this split; `text_bytes` is the length of its UTF-8."""
+        if self._to_pass:
+            self._to_pass -= 1
+            return
+        if self._shard is None:
+            name = shard_name(self.manifest.split, len(self.manifest.shards)) + ENDINGS[0]
+            self._shard = _OpenShard(self.folder / name)
+        self._shard.add(text, text_bytes)
+        if self._shard.num_documents == self._documents_per_shard:
+            self._commit()
+
+    def commit_rest(self) -> None:
+        """Commit the last shard; raise `UserError` when the source gave fewer documents than were written before."""
+        if self._to_pass:
+            what = f"the source now gives {self._to_pass} documents fewer than its shards hold; it has changed"
+            raise UserError(f"{self.folder}: {what}; use another data.name, or run boot --redo shard")
+        if self._shard is not None:
+            self._commit()
+
+    def complete(self) -> TextManifest:
+        """Write the manifest that says that these are all shards, and return it."""
+        self.manifest = replace(self.manifest, complete=True)
+        self._write_manifest()
+        return self.manifest
+
+    def discard(self) -> None:
+        """Delete the shards and the manifest: the corpus as a whole turned out to be unusable."""
+        shards, self.manifest = self.manifest.shards, replace(self.manifest, shards=())
+        self._write_manifest()
+        for shard in shards:
+            (self.folder / shard.path).unlink(missing_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+
+    def _commit(self) -> None:
+        assert self._shard is not None
+        entry = self._shard.commit()
+        self._shard = None
+        self.manifest = replace(self.manifest, shards=(*self.manifest.shards, entry))
+        self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        self.manifest = replace(self.manifest, drops=dict(self.drops))
+        self.manifest.write(self.folder)
+
+
+class _OpenShard:
+    """A shard under its temporary name."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._path = path
+        # One thread and fixed flags, so that the same documents always make the same bytes.
+        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=0, write_checksum=True)
+        self._compressor = compressor.compressobj()
+        self._writing = atomic_writer(path)
+        self._file = self._writing.__enter__()
+        self._lines: list[bytes] = []
+        self._line_bytes = 0
+        self.num_documents = 0
+        self.text_bytes = 0
+
+    def add(self, text: str, text_bytes: int) -> None:
+        line = json.dumps({"text": text}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        self._lines.append(line)
+        self._line_bytes += len(line)
+        self.num_documents += 1
+        self.text_bytes += text_bytes
+        if self._line_bytes >= CHUNK_BYTES:
+            self._compress()
+
+    def commit(self) -> TextShard:
+        self._compress()
+        self._file.write(self._compressor.flush())
+        self._writing.__exit__(None, None, None)
+        entry = self._file.entry(self._path.name)
+        return TextShard(entry.path, self.num_documents, entry.bytes, self.text_bytes, entry.sha256)
+
+    def abandon(self) -> None:
+        self._writing.__exit__(RuntimeError, RuntimeError("shard abandoned"), None)
+
+    def _compress(self) -> None:
+        self._file.write(self._compressor.compress(b"".join(self._lines)))
+        self._lines.clear()
+        self._line_bytes = 0
+
+
+def describe_file(path: Path, name: str, drops: Drops) -> TextShard:
+    """Return the entry of a shard file that another tool wrote, by reading all of it."""
+    documents = text_bytes = 0
+    for text in read_documents(path, drops):
+        documents += 1
+        text_bytes += len(text.encode())
+    return TextShard(name, documents, path.stat().st_size, text_bytes, sha256_file(path))
+
+
+def read_documents(path: Path, drops: Drops | None = None) -> Iterator[str]:
+    """Yield the documents of a shard in any of the `ENDINGS`; raise `UserError` naming file and line when it is broken.
+
+    Lines without text are no documents: they are left out and counted in `drops` as `empty`.
+    """
+    counted = Drops() if drops is None else drops
+    is_json = ".jsonl" in path.suffixes
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            text = json_text(line) if is_json else line.decode("utf-8")
+            text.encode("utf-8")
+        except UnicodeError:
+            raise UserError(f"{path}:{number}: not UTF-8; write the file again as UTF-8") from None
+        except BadLineError as error:
+            raise UserError(f"{path}:{number}: {error}; a shard has one object with a text on each line") from None
+        if text.strip():
+            yield text
+        else:
+            counted["empty"] += 1
+
+
+class BadLineError(ValueError):
+    """A line that holds no document; its text is the reason under which it is counted."""
+
+
+def json_text(line: bytes, key: str | None = None) -> str:
+    """Return the text in a JSON line, from `key` or the first of `TEXT_KEYS`; raise `BadLineError` with the reason."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadLineError("not UTF-8") from None
+    except (ValueError, RecursionError):
+        raise BadLineError("not JSON") from None
+    if not isinstance(value, dict):
+        raise BadLineError("not a JSON object")
+    for candidate in (key,) if key else TEXT_KEYS:
+        text = value.get(candidate)
+        if isinstance(text, str):
+            return text
+    raise BadLineError("no text")
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a plain, gzip or zstd file without their ends; raise `UserError` when it is damaged."""
+    try:
+        with open_binary(path) as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}:{number}: longer than {MAX_LINE_BYTES >> 20} MiB; no document is")
+                yield line.removesuffix(b"\n").removesuffix(b"\r")
+    except EOFError:
+        raise UserError(f"{path}: cut short; copy or download it again") from None
+    except (gzip.BadGzipFile, zlib.error, _ZstdDamageError) as error:
+        raise UserError(f"{path}: damaged, or not what its ending says ({error}); copy it again") from None
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file for reading, decompressed by its ending; a cut one raises `EOFError` where it ends."""
+    match path.suffix:
+        case ".gz":
+            return gzip.open(path, "rb")
+        case ".zst":
+            return io.BufferedReader(_ZstdFile(path.open("rb")), CHUNK_BYTES)
+        case _:
+            return path.open("rb")
+
+
+class _ZstdDamageError(ValueError):
+    """What zstandard says of bytes that it cannot decode."""
+
+
+class _ZstdFile(io.RawIOBase):
+    """A zstd stream that raises `EOFError` when it is cut; zstandard's own reader ends in silence."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        import zstandard
+
+        self._file = file
+        self._error = zstandard.ZstdError
+        self._new = lambda: zstandard.ZstdDecompressor().decompressobj()
+        self._frame = self._new()
+        self._inside = False
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            if not self._step():
+                return 0
+        count = min(len(buffer), len(self._output))
+        buffer[:count] = self._output[:count]
+        self._output = self._output[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _step(self) -> bool:
+        """Decode one piece of input; return False at a proper end."""
+        data = self._input or self._file.read(ZSTD_INPUT_BYTES)
+        self._input = b""
+        if not data:
+            if self._inside:
+                raise EOFError
+            return False
+        try:
+            self._output = memoryview(self._frame.decompress(data))
+        except self._error as error:
+            raise _ZstdDamageError(error) from None
+        self._inside = not self._frame.eof
+        if self._frame.eof:
+            self._input = self._frame.unused_data
+            self._frame = self._new()
+        return True
