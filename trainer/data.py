@@ -7,6 +7,7 @@ state is the cursor, and resuming is setting it.
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def open_corpus(folder: Path, derived: Derived) -> tuple[TokenCorpus, SampleOrde
     return corpus, order
 
 
-def batches(corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: int) -> Iterator[Batch]:
-    """Yield one rank's batches from a global cursor on, for ever; the next one is read while this one computes."""
+@contextmanager
+def batches(corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: int) -> Iterator[Iterator[Batch]]:
+    """Yield one rank's endless batches from a global cursor on; the next one is read while this one computes."""
     global_batch = dealing.micro_batch * dealing.grad_accum * dealing.ranks
 
     def read(start: int) -> Batch:
@@ -66,9 +68,12 @@ def batches(corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: i
         passes = tuple((torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in windows)
         return Batch(passes, corpus.num_targets(everyone, order.seq_len_tokens), start + global_batch)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+    def read_ahead(reader: ThreadPoolExecutor) -> Iterator[Batch]:
         ahead: Future[Batch] = reader.submit(read, cursor)
         while True:
             batch = ahead.result()
             ahead = reader.submit(read, batch.next_cursor)
             yield batch
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
+        yield read_ahead(reader)

@@ -1,6 +1,8 @@
 """Continuations sampled from a model: plain sampling by whole forward passes, by all ranks together."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -8,7 +10,9 @@ from torch import nn
 from trainer.evaluate import Validation
 from trainer.parallelize import computing
 from trainer.ranks import Ranks
+from trainwright.spec.experiment import Experiment
 from trainwright.spec.training import Train
+from trainwright.store.files import write_text
 from trainwright.tokens.bundle import Bundle
 
 TEMPERATURE = 0.8
@@ -39,16 +43,19 @@ def continuations(
     return [row[len(prompts[0]) :] for row in tokens.tolist()]
 
 
-def sample_rows(
-    model: nn.Module, validation: Validation, bundle: Bundle, train: Train, ranks: Ranks, *, count: int, length: int
-) -> list[dict[str, str]]:
-    """Return prompt and continuation texts, the prompts taken evenly from the validation corpus."""
+def write_samples(
+    path: Path, model: nn.Module, validation: Validation, bundle: Bundle, experiment: Experiment, ranks: Ranks
+) -> None:
+    """Write continuations of prompts taken evenly from the validation corpus, a JSON object a line, for the report."""
+    train, count, length = experiment.train, experiment.logging.num_samples, experiment.logging.sample_tokens
     total = validation.corpus.manifest.num_tokens
     size = min(PROMPT_TOKENS, total, train.seq_len_tokens)
     starts = [index * (total - size) // max(1, count) for index in range(count)]
     prompts = [validation.corpus.read(start, start + size).tolist() for start in starts]
     drawn = continuations(model, prompts, length, bundle.vocab_size, train, ranks) if prompts else []
-    return [
-        {"prompt": bundle.decode(prompt), "continuation": bundle.decode(more)}
-        for prompt, more in zip(prompts, drawn, strict=True)
-    ]
+    if ranks.is_first:
+        rows = [
+            {"prompt": bundle.decode(prompt), "continuation": bundle.decode(more), "temperature": TEMPERATURE}
+            for prompt, more in zip(prompts, drawn, strict=True)
+        ]
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

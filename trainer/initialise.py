@@ -16,7 +16,7 @@ BLOCK_ROWS = 256
 
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> None:
-    """Fill every parameter, sharded or whole, and every buffer, by the model's own `initial_std` and `reset_buffers`."""
+    """Fill every parameter, sharded or whole, and every buffer; the model says how."""
     for name, parameter in model.named_parameters():
         std = model.initial_std(name)  # type: ignore[operator]
         for piece in pieces(name, parameter, every_rank=True):

@@ -92,7 +92,7 @@ def train_step(parts: Parts, batch: Batch, lr: float) -> StepResult:
         raise UserError(f"loss {mean} and gradient norm {norm} at {at}: the update was refused on all ranks")
     clip = parts.derived.experiment.train.grad_clip
     if clip is not None and norm > clip:
-        torch._foreach_mul_(gradients, clip / norm)  # noqa: SLF001 - torch's clip_grad_norm_ calls the same
+        torch._foreach_mul_(gradients, clip / norm)
     for group in parts.optimizer.param_groups:
         group["lr"] = lr
     parts.optimizer.step()

@@ -8,12 +8,34 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from trainer.device import peak_flops, peak_memory_gib
+from trainer.loop import StepResult
+from trainer.ranks import Ranks
+from trainwright.spec.derived import Derived
 from trainwright.spec.paths import RunFolder
 from trainwright.store.files import write_bytes
 
 Row = Mapping[str, Any]
+
+
+def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, seconds: float) -> Row:
+    """Return the row of a finished step; `mfu` is model FLOPs over the dense peak, null where that is unknown."""
+    speed = derived.tokens_per_step / seconds
+    peak = peak_flops(ranks.device)
+    return {
+        "step": step,
+        "loss": result.loss,
+        "lr": result.lr,
+        "grad_norm": result.grad_norm,
+        "tokens": step * derived.tokens_per_step,
+        "step_seconds": round(seconds, 4),
+        "tokens_per_second": round(speed, 1),
+        "mfu": speed * derived.flops_per_token / (peak * ranks.size) if peak else None,
+        "peak_memory_gib": peak_memory_gib(ranks.device),
+    }
 
 
 class Metrics:
@@ -31,6 +53,17 @@ class Metrics:
             purge = None if resume_step is None else resume_step + 1
             self._board = SummaryWriter(run.tensorboard, purge_step=purge)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush and close everything."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
     def write(self, row: Row) -> None:
         """Append one row; `step` orders it, every other number becomes a curve."""
         self._file.write(json.dumps({**row, "time": round(time.time(), 3)}, allow_nan=False) + "\n")
@@ -40,12 +73,6 @@ class Metrics:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(f"{folder}/{name}", value, row["step"])
-
-    def close(self) -> None:
-        """Flush and close everything."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
 
 
 def _keep_until(path: Path, step: int | None) -> int | None:

@@ -28,7 +28,7 @@ class LlamaModel(nn.Module):
         self.register_buffer("rotation", torch.empty(0), persistent=False)
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None, *, each_token: bool = False) -> Tensor:
-        """Return the fp32 sum of losses over `targets`, each position's loss (B, T), or without targets logits (B, T, V).
+        """Return the fp32 sum of losses over `targets`, losses (B, T), or without targets logits (B, T, V).
 
         tokens and targets: (B, T) int64; targets of IGNORED count nothing. The loss is computed in here because the
         output matrix is whole only inside the root's forward when the model is sharded.
@@ -38,7 +38,7 @@ class LlamaModel(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, rotation)
         hidden = self.norm(hidden)
-        weight = self.embedding.weight if self.output is None else self.output.weight
+        weight: Tensor = self.embedding.weight if self.output is None else self.output.weight
         if targets is None:
             return F.linear(hidden, weight)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
@@ -74,7 +74,8 @@ class Block(nn.Module):
     def forward(self, hidden: Tensor, rotation: Tensor) -> Tensor:
         """Return the stream after this block; hidden: (B, T, D)."""
         hidden = hidden + self.attention(self.attention_norm(hidden), rotation)
-        return hidden + self.mlp(self.mlp_norm(hidden))
+        hidden = hidden + self.mlp(self.mlp_norm(hidden))
+        return hidden  # noqa: RET504 - the two halves read alike
 
 
 class Attention(nn.Module):

@@ -131,4 +131,6 @@ def _largest_divisor(batch: int, ranks: int, at_most: int) -> int | None:
     if batch % ranks:
         return None
     share = batch // ranks
-    return next(size for size in range(min(at_most, share), 0, -1) if share % size == 0)
+    largest = min(at_most, share)
+    # Not all the way down: a typing error may have any size.
+    return next((size for size in range(largest, max(0, largest - 4096), -1) if share % size == 0), None)

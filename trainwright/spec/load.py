@@ -9,6 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from trainwright.spec.settings import ABSENT, Problem
 from trainwright.spec.variables import RUN_CONFIG, boot_values
 
 MAX_FILE_BYTES = 1 << 20
+MAX_DEPTH = 16
+"""Levels of nesting; PyYAML's time grows with their square, and its stack with each."""
 
 Tree = dict[str, Any]
 
@@ -64,17 +67,26 @@ def find_experiment(name: str | None, environ: Mapping[str, str] = os.environ) -
     return path
 
 
+def split_words(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the experiment (None when the first word is an override) and the overrides of a command line."""
+    if words and "=" not in words[0]:
+        return words[0], tuple(words[1:])
+    return None, tuple(words)
+
+
 def load_experiment(path: Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Loaded:
     """Read an experiment file with overrides and boot variables on top; raise `ExperimentError` with every mistake."""
     source = read_source(path)
     tree, lines = parse(source, str(path))
     origins = {key: f"{path}:{line}" for key, line in lines.items()}
-    for override in overrides:
-        key, text = _split_override(override)
+    # A kind comes before the settings of that kind, in whatever order they were given.
+    split = [(*_split_override(override), override) for override in overrides]
+    for key, text, override in sorted(split, key=lambda one: not one[0].endswith(".kind")):
         _assign(tree, origins, key, text, override)
     for key, (variable, text) in boot_values(environ).items():
         _assign(tree, origins, key, text, variable)
-    return Loaded(validate(tree, str(path), lines), origins, source, tuple(overrides))
+    from_file = {key: line for key, line in lines.items() if origins.get(key) == f"{path}:{line}"}
+    return Loaded(validate(tree, str(path), from_file), origins, source, tuple(overrides))
 
 
 def read_source(path: Path) -> str:
@@ -91,24 +103,32 @@ def read_source(path: Path) -> str:
 
 def parse(source: str, where: str) -> tuple[Tree, dict[str, int]]:
     """Return YAML text as nested dicts of text, and the line of every key; refuse duplicates, aliases and tags."""
+    depth = 0
     try:
         for event in yaml.parse(source, Loader=yaml.SafeLoader):
+            at = event.start_mark.line + 1 if event.start_mark else 1
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise UserError(f"{where}:{at}: nested deeper than {MAX_DEPTH} levels; this is no experiment file")
             if isinstance(event, yaml.AliasEvent):
-                at = event.start_mark.line + 1
                 raise UserError(f"{where}:{at}: aliases (*{event.anchor}) are not read; write the value out")
+            if tag := getattr(event, "tag", None):
+                raise UserError(f"{where}:{at}: tags ({tag}) are not read; write the plain value")
         node = yaml.compose(source, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        at = "" if mark is None else f":{mark.line + 1}"
-        raise UserError(f"{where}{at}: not valid YAML ({getattr(error, 'problem', None) or error})") from None
-    except RecursionError:
-        raise UserError(f"{where}: nested too deeply; this is no experiment file") from None
+        raise UserError(_yaml_problem(error, where)) from None
     if node is None:
         return {}, {}
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{where}: holds no keys; an experiment starts with `name: ...`")
     lines: dict[str, int] = {}
     return _mapping(node, "", where, lines), lines
+
+
+def _yaml_problem(error: yaml.YAMLError, where: str) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{where}:{error.problem_mark.line + 1}: not valid YAML ({error.problem})"
+    return f"{where}: not valid YAML ({str(error).splitlines()[0]})"
 
 
 def _mapping(node: yaml.MappingNode, prefix: str, where: str, lines: dict[str, int]) -> Tree:
@@ -127,8 +147,6 @@ def _mapping(node: yaml.MappingNode, prefix: str, where: str, lines: dict[str, i
 
 
 def _value(node: yaml.Node, path: str, where: str, lines: dict[str, int]) -> Any:
-    if not node.tag.startswith("tag:yaml.org,2002:"):
-        raise UserError(f"{where}:{node.start_mark.line + 1}: {path} has the tag {node.tag}; tags are not read")
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, f"{path}.", where, lines)
     if isinstance(node, yaml.SequenceNode):
@@ -159,7 +177,7 @@ def _located(problem: Problem, lines: Mapping[str, int] | None) -> str:
 
 def _split_override(override: str) -> tuple[str, str]:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"{override}: an override is written dotted.key=value, such as train.steps=100")
     return key.strip(), text
 
@@ -175,6 +193,8 @@ def _assign(tree: Tree, origins: dict[str, str], key: str, text: str, origin: st
     if last == "kind" and here.get("kind") not in (None, text):
         # The settings of another kind would be unknown keys; choosing a kind anew starts from its defaults.
         here.clear()
+        for stale in [path for path in origins if path.startswith(".".join(parents) + ".")]:
+            del origins[stale]
     here[last] = text
     origins[key] = origin
 
@@ -184,25 +204,26 @@ def _field_problem(details: Any, tree: Tree) -> Problem:
     location = [str(part) for part in details["loc"]]
     path = _without_tags(location, tree)
     kind, context, value = details["type"], details.get("ctx", {}), details["input"]
-    shown = value if not isinstance(value, dict | list) else "a block of keys"
+    shown = "a block of keys" if isinstance(value, dict) else "a list" if isinstance(value, list) else value
     match kind:
         case "extra_forbidden":
-            return Problem(path, ABSENT, f"unknown key{_did_you_mean(path, tree)}")
+            shown, hint = ABSENT, f"unknown key{_did_you_mean(path, tree)}"
         case "missing":
-            return Problem(path, ABSENT, "is required; add it")
-        case "union_tag_invalid":
-            hint = f"choose one of {context['expected_tags'].replace(chr(39), '')}"
-            return Problem(f"{path}.kind", context.get("tag"), hint)
+            shown, hint = ABSENT, "is required; add it"
         case "union_tag_not_found":
-            return Problem(path, ABSENT, f"say which kind it is: kind: {' | '.join(kinds(path))}")
+            shown, hint = ABSENT, f"say which kind it is: kind: {' | '.join(kinds(path))}"
+        case "union_tag_invalid":
+            path, shown = f"{path}.kind", context.get("tag")
+            hint = f"choose one of {context['expected_tags'].replace(chr(39), '')}"
         case "literal_error":
-            return Problem(path, shown, f"choose one of {context['expected'].replace(chr(39), '')}")
+            hint = f"choose one of {context['expected'].replace(chr(39), '')}"
         case "model_type" | "model_attributes_type":
-            return Problem(path, shown, "expected a block of keys")
+            hint = "expected a block of keys"
         case "string_pattern_mismatch":
-            return Problem(path, shown, "use lower-case letters, digits and dashes, at most 52 characters")
+            hint = "use lower-case letters, digits and dashes, at most 52 characters"
         case _:
-            return Problem(path, shown, _expected(kind, context))
+            hint = _expected(kind, context)
+    return Problem(path, shown, hint)
 
 
 def _expected(kind: str, context: Mapping[str, Any]) -> str:
@@ -243,9 +264,14 @@ def _did_you_mean(path: str, tree: Tree) -> str:
     return f"; known here: {', '.join(sorted(siblings))}" if siblings else ""
 
 
+@cache
+def _schema() -> Tree:
+    return Experiment.model_json_schema()
+
+
 def _fields_of(parents: Sequence[str], tree: Tree) -> list[str]:
     """Return the keys that the block at a path accepts, of the variant that its `kind` chose."""
-    schema = Experiment.model_json_schema()
+    schema = _schema()
     block, here = schema, tree
     for parent in parents:
         here = here.get(parent, {})

@@ -114,11 +114,17 @@ Model = Llama
 """The union of model settings, told apart by `kind`; a second family makes it a real one."""
 
 
+SEARCH = 4096
+"""How far from the wanted number a divisor is looked for: a typing error may have any size."""
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
 def _near_divisors(number: int, wanted: int) -> str:
-    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-    near = sorted(sorted(divisors, key=lambda divisor: abs(divisor - wanted))[:2])
+    middle = min(wanted, number)
+    span = range(max(1, middle - SEARCH), min(number, middle + SEARCH) + 1)
+    divisors = [candidate for candidate in span if number % candidate == 0]
+    near = sorted(sorted(divisors, key=lambda divisor: abs(divisor - wanted))[:2] or [1])
     return " or ".join(str(divisor) for divisor in near)

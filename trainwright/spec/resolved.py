@@ -131,7 +131,7 @@ def read_training(path: Path) -> Training:
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: has no {error}; delete it and run boot again") from None
     training = Training(experiment, *folders)
-    if yaml.safe_load(read_source(path)) != yaml.safe_load(training.yaml_text()):
+    if tree != parse(training.yaml_text(), str(path))[0]:
         way = "edit the experiment file instead, delete this one, and run boot again"
         raise UserError(f"{path}: was edited by hand; {way}")
     return training

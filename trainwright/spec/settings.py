@@ -14,6 +14,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 ABSENT = object()
 """The value of a `Problem` whose path holds none."""
 
+MAX_SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+MAX_COUNT = 10**15
+MAX_NUMBER = 1e30
+"""Far above any run, and small enough that no derived number overflows."""
+
 NULLS = frozenset({"", "~", "null", "none"})
 
 
@@ -42,8 +48,14 @@ class Problem:
     def __str__(self) -> str:
         if self.value is ABSENT:
             return f"{self.path}: {self.hint}"
-        shown = "null" if self.value is None else self.value
-        return f"{self.path}={shown}: {self.hint}"
+        return f"{self.path}={_shown(self.value)}: {self.hint}"
+
+
+def _shown(value: object) -> str:
+    """Return a value as one short line; files hold line breaks and numbers of a thousand digits too."""
+    text = "null" if value is None else str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
 def _whole(value: Any) -> Any:
@@ -64,13 +76,13 @@ def _off(value: Any) -> Any:
 Off = BeforeValidator(_off)
 Whole = BeforeValidator(_whole)
 
-Count = Annotated[int, Whole, Field(ge=1)]
+Count = Annotated[int, Whole, Field(ge=1, le=MAX_COUNT)]
 """A whole number of at least one."""
-CountOrZero = Annotated[int, Whole, Field(ge=0)]
+CountOrZero = Annotated[int, Whole, Field(ge=0, le=MAX_COUNT)]
 """A whole number of at least zero."""
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER, allow_inf_nan=False)]
 """A finite number above zero."""
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=MAX_NUMBER, allow_inf_nan=False)]
 """A finite number of at least zero."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""

@@ -64,8 +64,9 @@ class Lease:
         self._stop.set()
         self._thread.join()
         if holds(self.path, self.holder.id):
-            self.path.unlink(missing_ok=True)
+            # The claim goes first: who finds a claim without its lease waits for that lease to appear.
             _claim(self.path, self.holder.generation).unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         counter = self.holder.counter

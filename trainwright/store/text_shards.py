@@ -11,7 +11,7 @@ import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +107,7 @@ class TextManifest:
         try:
             shards = tuple(TextShard(**shard) for shard in value["shards"])
             names = ("split", "mode", "seed", "inputs", "complete", "drops")
-            manifest = cls(*(value[name] for name in names), shards)
+            manifest = cls(**{name: value[name] for name in names}, shards=shards)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a manifest of text shards ({error})") from None
         if value.get("format") != FORMAT:
@@ -131,7 +131,7 @@ class TextShardWriter:
 
     def __init__(self, folder: Path, manifest: TextManifest, documents_per_shard: int, drops: Drops) -> None:
         self.folder = folder
-        self.manifest = manifest
+        self.manifest = replace(manifest, complete=False)
         self.drops = drops
         self._documents_per_shard = documents_per_shard
         self._to_pass = manifest.num_documents
@@ -303,7 +303,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
         raise UserError(f"{path}: damaged, or not what its ending says ({error}); copy it again") from None
 
 
-def open_binary(path: Path) -> IO[bytes]:
+def open_binary(path: Path) -> IO[bytes] | gzip.GzipFile:
     """Open a file for reading, decompressed by its ending; a cut one raises `EOFError` where it ends."""
     match path.suffix:
         case ".gz":
@@ -326,7 +326,7 @@ class _ZstdFile(io.RawIOBase):
 
         self._file = file
         self._error = zstandard.ZstdError
-        self._new = lambda: zstandard.ZstdDecompressor().decompressobj()
+        self._new: Callable[[], Any] = zstandard.ZstdDecompressor().decompressobj
         self._frame = self._new()
         self._inside = False
         self._input = b""

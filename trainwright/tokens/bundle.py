@@ -177,6 +177,8 @@ def parse_vocabulary(data: bytes, where: str) -> dict[bytes, int]:
     if missing or len(set(ranks.values())) != len(ranks):
         what = f"byte {missing[0]} has no token" if missing else "two tokens share a rank"
         raise UserError(f"{where}: {what}; this vocabulary cannot encode every text")
+    if min(ranks.values()) < 0 or max(ranks.values()) > 2 * len(ranks):
+        raise UserError(f"{where}: has {len(ranks)} tokens, but ranks up to {max(ranks.values())}; count them from 0")
     return ranks
 
 

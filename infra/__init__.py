@@ -1,0 +1,1 @@
+"""The laptop side: experiment to job to files to engine; and `boot`, which runs inside the image."""

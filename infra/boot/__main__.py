@@ -1,0 +1,46 @@
+"""`python -m infra.boot EXP`: the staged boot, by `trainwright boot` or as the image's entry point."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from infra.boot.stages import STAGES
+from trainwright.spec.exits import guarded
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Boot one run; return the exit code that the target acts on."""
+    arguments = _parser().parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    from infra.boot.nodes import this_node
+    from infra.boot.run import Boot
+    from infra.boot.supervise import Interrupts
+    from trainwright.spec.load import find_experiment, load_experiment, split_words
+    from trainwright.spec.paths import Places, root_from
+
+    name, overrides = split_words(arguments.words)
+    interrupts = Interrupts()
+    experiment = load_experiment(find_experiment(name), overrides).experiment
+    node = this_node(experiment.resources, arguments.node_rank, arguments.master)
+    places = Places(root_from(), experiment)
+    return Boot(experiment, places, node, interrupts, until=arguments.until, redo=arguments.redo).go()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trainwright boot",
+        description="Take an experiment from text to a trained model: prepare, shard, tokenizer, train, report. "
+        "Stages that are done are skipped; a run that was stopped goes on.",
+    )
+    parser.add_argument("words", nargs="*", metavar="EXP [a.b=c ...]", help="experiment file or name, then overrides")
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="stop after this stage")
+    redo = "move this stage's output and all that follows aside, and do it again"
+    parser.add_argument("--redo", choices=STAGES[1:], help=redo)
+    parser.add_argument("--node-rank", type=int, metavar="R", help="which of resources.nodes this machine is, from 0")
+    parser.add_argument("--master", metavar="HOST:PORT", help="where node 0 answers; the same on every machine")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("boot", main))

@@ -1,0 +1,246 @@
+"""Boot: takes a run from an experiment file to a trained model and a report, stage by stage, as often as it is called.
+
+Node 0 holds the run's lease and does every stage; the other nodes wait for it and then train beside it.
+"""
+
+import logging
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, start_attempt
+from infra.boot.nodes import Node
+from infra.boot.records import Record, finish, is_done
+from infra.boot.stages import STAGES, TRAIN, WORK, Stage, move_aside, refuse_other_checkpoints, tokenizer_hash
+from infra.boot.supervise import POLL_S, Interrupts, supervise
+from infra.rooms import child_environment
+from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError
+from trainwright.spec.experiment import Experiment
+from trainwright.spec.paths import ROOT_VARIABLE, Places
+from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
+from trainwright.store.files import read_json, write_json, write_text
+from trainwright.store.lease import Lease, acquire, read_holder
+
+log = logging.getLogger("boot")
+
+COMMIT_VARIABLE = "TRAINWRIGHT_COMMIT"
+IMAGE_VARIABLE = "TRAINWRIGHT_IMAGE"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """One call of boot."""
+
+    experiment: Experiment
+    places: Places
+    node: Node
+    interrupts: Interrupts
+    until: str = STAGES[-1]
+    redo: str | None = None
+
+    def go(self) -> int:
+        """Run what is left of the run; return the exit code."""
+        started = time.monotonic()
+        run = self.places.run
+        log.info("boot: experiment=%s hash=%s", self.experiment.name, experiment_hash(self.experiment)[:12])
+        log.info("boot: run folder %s", run)
+        if run.ended.exists():
+            reason = read_json(run.ended).get("reason")
+            log.info("boot: this run was ended (%s); launch with --continue, or remove %s", reason, run.ended)
+            return Exit.OK
+        if not self.node.is_first:
+            return self._follow(started)
+        with acquire(run.lease, f"boot of {self.experiment.name}", wait=log.info) as lease:
+            attempt = start_attempt(run, lease.holder.id)
+            outcome = self._attempt(attempt, lease, started)
+            attempt.end(outcome)
+        return outcome.code
+
+    def _attempt(self, attempt: Attempt, lease: Lease, started: float) -> Outcome:
+        """Do every stage; whatever happens becomes an outcome, so that the attempt never lacks its end record."""
+        self.interrupts.stop_file = _stop_file(self.places, attempt)
+        try:
+            self._prepare()
+            for stage in WORK:
+                if STAGES.index(stage.name) > STAGES.index(self.until):
+                    break
+                outcome = self._stage(stage, attempt, lease, started)
+                if outcome is not None:
+                    return outcome
+        except Interrupted as stop:
+            return Outcome(Exit.INTERRUPTED, str(stop))
+        except UserError as error:
+            log.error("boot: %s", error)  # noqa: TRY400 - a sentence for its user, not a traceback
+            return Outcome(error.exit, str(error))
+        if self.places.run.ended.exists():
+            return Outcome(Exit.OK, "ended on request")
+        return Outcome(Exit.OK, "complete" if self.until == STAGES[-1] else f"done until {self.until}")
+
+    def _prepare(self) -> None:
+        started = time.monotonic()
+        places, run = self.places, self.places.run
+        for folder in (run.path, run.logs, run.attempts, places.cache, places.hf_cache, places.assets):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_other_run()
+        if self.redo is not None:
+            self._move_aside(self.redo)
+        if run.training_yaml.exists():
+            read_training(run.training_yaml)  # refuses one that was edited by hand
+        text = experiment_text(self.experiment, commit=_commit(), image=os.environ.get(IMAGE_VARIABLE, ""))
+        write_text(run.experiment, text)
+        inputs = {"experiment": experiment_hash(self.experiment)}
+        finish(run.stage("prepare"), "prepare", inputs, [run.experiment], started)
+        log.info("stage=prepare done")
+
+    def _refuse_other_run(self) -> None:
+        """Hold the experiment against all that is done here before anything is overwritten."""
+        kept = [stage for stage in WORK if self.redo is None or STAGES.index(stage.name) < STAGES.index(self.redo)]
+        for stage in kept:
+            self._done(stage)
+        if TRAIN in kept and not self.places.run.stage("train").exists():
+            refuse_other_checkpoints(self.experiment, self.places)
+
+    def _done(self, stage: Stage) -> Record | None:
+        """Return the record of a stage that is done and enough for this experiment; refuse changed inputs."""
+        path = self.places.run.stage(stage.name)
+        if not path.exists():
+            return None
+        way = f"choose another name, or boot --redo {stage.name}"
+        inputs = stage.inputs(self.experiment, self.places)
+        record = is_done(path, stage.name, inputs, way, refuse=not stage.follows)
+        return record if record is not None and stage.is_enough(self.experiment, record.facts) else None
+
+    def _move_aside(self, first: str) -> None:
+        later = [stage for stage in WORK if STAGES.index(stage.name) >= STAGES.index(first)]
+        for stage in reversed(later):
+            for path in move_aside(stage, self.experiment, self.places):
+                log.info("redo: moved aside %s", path)
+
+    def _stage(self, stage: Stage, attempt: Attempt, lease: Lease, started: float) -> Outcome | None:
+        """Do one stage unless its record says that it is done; return an outcome when boot must stop here."""
+        experiment, places = self.experiment, self.places
+        record = self._done(stage)
+        if record is not None:
+            log.info("stage=%s done already (%s, %.1f s)", stage.name, record.finished, record.seconds)
+            return None
+        begun = time.monotonic()
+        log.info("stage=%s start", stage.name)
+        if stage is TRAIN:
+            outcome = self._train(attempt, lease.holder.id, started)
+            if outcome.code != Exit.OK:
+                return outcome
+            if places.run.ended.exists():
+                log.info("stage=train ended on request at step %s", outcome.step)
+                return None
+        for command in stage.commands(experiment, places):
+            self._run_room(stage.name, command)
+        outputs = stage.outputs(experiment, places)
+        facts = stage.facts(experiment, places)
+        path, inputs = places.run.stage(stage.name), stage.inputs(experiment, places)
+        record = finish(path, stage.name, inputs, outputs, begun, facts)
+        words = " ".join(f"{key}={value}" for key, value in facts.items())
+        log.info("stage=%s done seconds=%.1f %s", stage.name, record.seconds, words)
+        return None
+
+    def _run_room(self, stage: str, command: list[str]) -> None:
+        environ = child_environment({ROOT_VARIABLE: str(self.places.root)})
+        code = supervise(command, environ, self.interrupts, by_stop_file=False)
+        if code == Exit.INTERRUPTED or (code != 0 and self.interrupts.pending()):
+            raise Interrupted(f"stage {stage} stopped; run boot again to go on")
+        if code in (Exit.REFUSED, Exit.MISSING):
+            # The room has said why; the class carries its code out of here.
+            kind = MissingError if code == Exit.MISSING else UserError
+            raise kind(f"stage {stage} cannot go on (see above)")
+        if code != 0:
+            raise StageFailedError(f"stage {stage} failed with exit code {code} (see above)")
+
+    def _train(self, attempt: Attempt, lease_id: str, started: float) -> Outcome:
+        """Write the trainer's projection, let the other nodes go on, and run this node's ranks."""
+        places, run = self.places, self.places.run
+        train_tokens, val_tokens = (places.tokens(split, tokenizer_hash(places)) for split in ("train", "val"))
+        training = Training(self.experiment, run.path, train_tokens, val_tokens, places.tokenizer)
+        write_text(run.training_yaml, training.yaml_text())
+        write_text(run.training_toml, training.toml_text())
+        write_json(attempt.prepared, {"training": str(run.training_yaml)})
+        return self._run_ranks(attempt, lease_id, started)
+
+    def _run_ranks(self, attempt: Attempt, lease_id: str, started: float) -> Outcome:
+        walltime = self.experiment.resources.walltime_minutes
+        extra = {
+            ROOT_VARIABLE: str(self.places.root),
+            "TRAINWRIGHT_ATTEMPT": str(attempt.folder),
+            "TRAINWRIGHT_LEASE": lease_id,
+            "TRAINWRIGHT_STOP_FILE": str(self.interrupts.stop_file),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        }
+        if walltime is not None:
+            # The monotonic clock is one for all processes of a machine.
+            extra["TRAINWRIGHT_DEADLINE"] = str(started + 60 * walltime)
+        command = self.node.agent_command(self.places.run)
+        code = supervise(command, child_environment(extra), self.interrupts, by_stop_file=True)
+        outcome = outcome_of_ranks(attempt, self.node.ranks, code)
+        if outcome.code not in (Exit.OK, Exit.REFUSED, Exit.MISSING):
+            log.warning("stage=train %s (exit %d)", outcome.reason, outcome.code)
+        return outcome
+
+    def _follow(self, started: float) -> int:
+        """Wait for node 0 to prepare the run, then train beside it."""
+        limit = 60 * self.experiment.resources.wait_minutes
+        attempt = self._wait_for_first_node(limit)
+        if not attempt.prepared.exists():
+            code = int(read_json(attempt.end_record)["code"])
+            log.info("boot: node 0 ended with %d before training", code)
+            return code
+        self.interrupts.stop_file = _stop_file(self.places, attempt)
+        lease_id = str(read_json(attempt.folder / "start.json")["lease"])
+        return self._run_ranks(attempt, lease_id, started).code
+
+    def _wait_for_first_node(self, limit_s: float) -> Attempt:
+        """Return node 0's attempt once it is prepared or over; a lease that stands still is a dead boot's."""
+        run = self.places.run
+        log.info("waiting: for node 0 to prepare %s; at most %.0f s without a sign of life", run, limit_s)
+        seen, deadline = read_holder(run.lease), time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            if self.interrupts.pending():
+                raise Interrupted("while waiting for node 0")
+            holder = read_holder(run.lease)
+            if holder is not None and holder != seen:
+                # A lease that changes under our eyes is alive, whatever the clocks say.
+                seen, deadline = holder, time.monotonic() + limit_s
+                attempt = attempt_of(run, holder.id)
+                if attempt is not None and (attempt.prepared.exists() or attempt.end_record.exists()):
+                    return attempt
+            time.sleep(POLL_S)
+        raise MissingError(f"{run.lease}: node 0 gave no sign of life for {limit_s:.0f} s; is its boot running?")
+
+
+class StageFailedError(UserError):
+    """A room ended with a code that it does not use for its users' mistakes."""
+
+    exit = Exit.FAILED
+
+
+def _stop_file(places: Places, attempt: Attempt) -> Path:
+    """Return the attempt's own stop file: where the target says (pod scratch), else in the run's logs."""
+    given = os.environ.get("TRAINWRIGHT_STOP_FILE")
+    return Path(given) if given else places.run.logs / f"stop-{attempt.number}"
+
+
+def _commit() -> str:
+    """Return the commit of this code: baked into the image, else asked of git when this is a checkout."""
+    baked = os.environ.get(COMMIT_VARIABLE)
+    if baked:
+        return baked
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"],  # noqa: S607 - git of the path
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()

@@ -1,0 +1,257 @@
+"""The command line: a table of words. Words of other rooms are passed on whole, so their help is their own."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.rooms import become
+from trainwright import __version__
+from trainwright.spec.exits import Exit, UserError, guarded
+from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
+from trainwright.spec.paths import Places, RunFolder, root_from
+
+EXPERIMENT_WORDS = "EXP [a.b=c ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word of the command line: a line of help, and what runs with the arguments after it."""
+
+    help: str
+    run: Callable[[Sequence[str]], int]
+
+
+def entry() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(guarded("trainwright", lambda: main(sys.argv[1:])))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one word; return its exit code."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_page())
+        return Exit.OK if argv else Exit.REFUSED
+    if argv[0] == "--version":
+        print(f"trainwright {__version__}")
+        return Exit.OK
+    if argv[0] not in WORDS:
+        raise UserError(f"{argv[0]}: no such word; `trainwright --help` lists them")
+    return WORDS[argv[0]].run(argv[1:])
+
+
+def _page() -> str:
+    lines = [
+        "usage: trainwright WORD ...",
+        "",
+        "One experiment file, the same pretraining run everywhere. Words:",
+        "",
+        *(f"  {name:<10} {word.help}" for name, word in WORDS.items()),
+        "",
+        "`trainwright WORD --help` says more. EXP is an experiment file, or a name in ./experiments.",
+    ]
+    return "\n".join(lines)
+
+
+def show(argv: Sequence[str]) -> int:
+    """Print the resolved experiment with each value's origin, and the numbers derived from it."""
+    from trainwright.spec.derived import Derived
+    from trainwright.spec.resolved import experiment_hash, flat, plain
+
+    parser = _parser("show", "Print the resolved experiment, where each value came from, and what follows from it.")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    arguments, loaded = _with_experiment(parser, argv)
+    derived, tree = Derived(loaded.experiment).facts(), plain(loaded.experiment)
+    if arguments.json:
+        origins = {path: loaded.origin(path) for path, _ in flat(tree)}
+        document = {"hash": experiment_hash(loaded.experiment), "experiment": tree, "derived": derived}
+        print(json.dumps({**document, "origins": origins}, indent=1))
+        return Exit.OK
+    print(_show_page(loaded, dict(flat(tree)), derived))
+    return Exit.OK
+
+
+def _show_page(loaded: Loaded, values: dict[str, object], derived: dict[str, int | float]) -> str:
+    shown = {path: _plain_text(value) for path, value in values.items()}
+    wide = max(map(len, shown))
+    long = max(map(len, shown.values()))
+    lines = [f"{path:<{wide}}  {text:<{long}}  {loaded.origin(path)}" for path, text in shown.items()]
+    numbers = [f"{name:<{wide}}  {_number(value)}" for name, value in derived.items()]
+    return "\n".join([*lines, "", "Derived:", *numbers])
+
+
+def _plain_text(value: object) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def schema(argv: Sequence[str]) -> int:
+    """Print the JSON Schema of experiment files."""
+    from trainwright.spec.experiment import Experiment
+
+    _parser("schema", "Print the JSON Schema of experiment files, for editors.").parse_args(argv)
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
+    print(json.dumps(document, indent=1))
+    return Exit.OK
+
+
+def init(argv: Sequence[str]) -> int:
+    """Write a valid, commented experiment file."""
+    from infra.init import commented_experiment, renamed
+    from trainwright.spec.load import validate
+    from trainwright.store.files import write_text
+
+    parser = _parser("init", "Write a valid, commented experiment file into ./experiments.")
+    parser.add_argument("name", help="the new experiment's name")
+    parser.add_argument("--like", metavar="EXP", help="start from this experiment instead of the defaults")
+    arguments = parser.parse_args(argv)
+    path = Path("experiments") / f"{arguments.name}.yaml"
+    if path.exists():
+        raise UserError(f"{path}: exists already; choose another name, or delete it")
+    if arguments.like:
+        text = renamed(find_experiment(arguments.like), arguments.name)
+    else:
+        validate({"name": arguments.name, "train": {"steps": "1", "global_batch_sequences": "8"}}, str(path))
+        text = commented_experiment(arguments.name)
+    write_text(path, text)
+    print(f"{path}: written; try `trainwright show {arguments.name}`")
+    return Exit.OK
+
+
+def render(argv: Sequence[str]) -> int:
+    """Print or write the exact files that launch would send."""
+    from infra.job import build_job
+    from infra.submit import stale, write_rendered
+    from infra.targets import TARGETS
+
+    parser = _parser("render", "Print the exact files that launch would send, or write them to a folder.")
+    parser.add_argument("--target", required=True, choices=sorted(TARGETS))
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write the files here")
+    parser.add_argument("--check", action="store_true", help="only say whether the files in DIR are up to date")
+    arguments, loaded = _with_experiment(parser, argv)
+    files = TARGETS[arguments.target].render(build_job(loaded))
+    if arguments.check:
+        if arguments.output is None:
+            raise UserError("render --check: needs the folder to check; add -o DIR")
+        if old := stale(files, arguments.output):
+            again = f"trainwright render {arguments.words[0]} --target {arguments.target} -o {arguments.output}"
+            raise UserError(f"{arguments.output}: not up to date: {', '.join(old)}; run `{again}`")
+        print(f"{arguments.output}: up to date")
+    elif arguments.output is not None:
+        write_rendered(files, arguments.output)
+        print("\n".join(str(arguments.output / file.path) for file in files))
+    else:
+        print("\n".join(f"# --- {file.path}\n{file.text}" for file in files))
+    return Exit.OK
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Send what render shows."""
+    from infra.job import build_job
+    from infra.submit import submit
+    from infra.targets import TARGETS
+
+    parser = _parser("launch", "Send exactly what render shows, and start it.")
+    parser.add_argument("--target", required=True, choices=sorted(TARGETS))
+    parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with a run that was ended")
+    arguments, loaded = _with_experiment(parser, argv)
+    run = Places(root_from(), loaded.experiment).run
+    if arguments.go_on:
+        run.ended.unlink(missing_ok=True)
+    return submit(TARGETS[arguments.target], build_job(loaded), run.path / "launch")
+
+
+def stop(argv: Sequence[str]) -> int:
+    """Ask a run to save and end, for good."""
+    import time
+
+    from trainwright.store.files import write_json
+    from trainwright.store.lease import is_live
+
+    parser = _parser("stop", "End a run: it saves and finishes, and later starts say that it was ended.")
+    parser.add_argument("run_folder", metavar="RUN", help="a run's name or folder")
+    parser.add_argument("--reason", default="stop was asked for", help="kept in the run's ended.json")
+    arguments = parser.parse_args(argv)
+    run = find_run(arguments.run_folder)
+    if run.ended.exists():
+        print(f"{run}: is ended already")
+        return Exit.OK
+    write_json(run.ended, {"reason": arguments.reason, "time": round(time.time(), 3)})
+    live = is_live(run.lease)
+    print(f"{run}: {'saves and ends after its current step' if live else 'is not running; marked as ended'}")
+    return Exit.OK
+
+
+def find_run(name: str) -> RunFolder:
+    """Return the run folder for a path, or for a run's name below the root."""
+    for path in (Path(name), root_from() / "runs" / name):
+        if (path / "experiment.yaml").is_file():
+            return RunFolder(path.absolute())
+    runs = sorted(path.parent.name for path in (root_from() / "runs").glob("*/experiment.yaml"))
+    ways = f"; runs here: {', '.join(runs)}" if runs else ""
+    raise UserError(f"{name}: no such run below {root_from() / 'runs'}{ways}")
+
+
+def _room(room: str, *first: str) -> Callable[[Sequence[str]], int]:
+    def run(argv: Sequence[str]) -> int:
+        become(room, [*first, *argv])
+        raise AssertionError
+
+    return run
+
+
+def _room_with_run(room: str, file: Callable[[RunFolder], Path]) -> Callable[[Sequence[str]], int]:
+    """Pass a word on with a run's name turned into the file or folder that the room reads."""
+
+    def run(argv: Sequence[str]) -> int:
+        words = [
+            str(file(find_run(word))) if not word.startswith("-") and not Path(word).is_file() else word
+            for word in argv
+        ]
+        become(room, words)
+        raise AssertionError
+
+    return run
+
+
+def _parser(word: str, description: str) -> argparse.ArgumentParser:
+    width = min(100, shutil.get_terminal_size().columns)
+    return argparse.ArgumentParser(
+        prog=f"trainwright {word}",
+        description=description,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=width),
+    )
+
+
+def _with_experiment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Loaded]:
+    """Parse a word that takes an experiment and overrides, and load it."""
+    help_text = "experiment file or name in ./experiments, then overrides such as train.steps=100"
+    parser.add_argument("words", nargs="*", metavar=EXPERIMENT_WORDS, help=help_text)
+    arguments = parser.parse_intermixed_args(argv)
+    name, overrides = split_words(arguments.words)
+    return arguments, load_experiment(find_experiment(name), overrides)
+
+
+WORDS = {
+    "init": Word("a valid, commented experiment file", init),
+    "show": Word("the resolved experiment, the origin of each value, and the derived numbers", show),
+    "schema": Word("JSON Schema of experiment files, for editors", schema),
+    "render": Word("the exact files that launch would send", render),
+    "launch": Word("send what render shows, and start it", launch),
+    "stop": Word("end a run: save, finish, and stay ended", stop),
+    "boot": Word("the staged boot: prepare, shard, tokenizer, train, report", _room("infra.boot")),
+    "shard": Word("text shards from a source", _room("sharder", "shard")),
+    "tokenizer": Word("find or train the tokenizer", _room("sharder", "tokenizer")),
+    "encode": Word("token shards from text shards", _room("sharder", "encode")),
+    "train": Word("one rank of training, by hand", _room_with_run("trainer", lambda run: run.training_yaml)),
+    "report": Word("report.md and report.html of a run", _room_with_run("report", lambda run: run.path)),
+}
+"""Every word, in the order of the help page."""

@@ -1,0 +1,63 @@
+"""New experiment files: every field with its documentation, or a copy of another experiment under a new name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from trainwright.spec.exits import UserError
+from trainwright.spec.experiment import Experiment
+from trainwright.spec.load import load_experiment, read_source
+
+ACTIVE = {"name", "data", "data.source", "data.source.kind", "train", "train.global_batch_sequences", "train.steps"}
+"""Written out; every other field stands as a comment with its default."""
+STARTING_VALUES = {"train.global_batch_sequences": 64, "train.steps": 1000, "data.source.kind": "stdlib"}
+
+
+def commented_experiment(name: str) -> str:
+    """Return the text of an experiment with all fields documented; only what must be given is active."""
+    lines = [
+        "# A Trainwright experiment. Lines that are commented out show the defaults.",
+        f"# `trainwright show {name}` prints what follows from it; `trainwright boot {name}` runs it here.",
+        "",
+        f"name: {name}",
+    ]
+    defaults = Experiment.model_validate({"name": name, "train": {"steps": 1, "global_batch_sequences": 8}})
+    for field in Experiment.model_fields:
+        if field != "name":
+            lines += _field_lines(Experiment, defaults, field, "", 0)
+    return "\n".join(lines) + "\n"
+
+
+def _field_lines(owner: type[BaseModel], holder: BaseModel, field: str, prefix: str, depth: int) -> list[str]:
+    path = f"{prefix}{field}"
+    value = STARTING_VALUES.get(path, getattr(holder, field))
+    indent = "  " * depth
+    mark = "" if path in ACTIVE else "# "
+    if not isinstance(value, BaseModel):
+        about = owner.model_fields[field].description or ""
+        note = f"  # {about}" if about else ""
+        return [f"{indent}{mark}{field}: {_scalar(value)}{note}"]
+    head = ["", f"# {owner.model_fields[field].description}"] if depth == 0 else []
+    # A block whose every field is a comment must be a comment itself: an empty block is no value.
+    inner = [
+        line
+        for name in type(value).model_fields
+        for line in _field_lines(type(value), value, name, f"{path}.", depth + 1)
+    ]
+    return [*head, f"{indent}{mark}{field}:", *inner]
+
+
+def _scalar(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def renamed(source: Path, name: str) -> str:
+    """Return another experiment's text, comments and all, under a new name."""
+    load_experiment(source, environ={})
+    text, count = re.subn(r"(?m)^name:[^\n#]*", f"name: {name}", read_source(source), count=1)
+    if count != 1:
+        raise UserError(f"{source}: has no line `name: ...` to change")
+    return text

@@ -1,0 +1,33 @@
+"""torchrun as boot uses it: the same arguments, launched by torchrun's own code, without its tracebacks.
+
+`python -m trainer.agent --nproc-per-node 2 ... -m trainer RUN/training.yaml`. A rank that fails has said why, in words
+and in its end record; torchrun's summary of it would bury that sentence. The agent dies with boot, its ranks with it.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from trainwright.spec.exits import Exit
+from trainwright.store.process import die_with_parent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
+    parent = os.environ.get("TRAINWRIGHT_PARENT")
+    die_with_parent(int(parent) if parent else None)
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    try:
+        run(parse_args(list(sys.argv[1:] if argv is None else argv)))  # type: ignore[no-untyped-call]
+    except (ChildFailedError, SignalException):
+        return Exit.FAILED
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
