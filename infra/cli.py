@@ -12,7 +12,7 @@ from infra.rooms import become
 from trainwright import __version__
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
-from trainwright.spec.paths import Places, RunFolder, root_from
+from trainwright.spec.paths import RunFolder, root_from
 
 EXPERIMENT_WORDS = "EXP [a.b=c ...]"
 
@@ -136,8 +136,9 @@ def render(argv: Sequence[str]) -> int:
     parser.add_argument("--target", required=True, choices=sorted(TARGETS))
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write the files here")
     parser.add_argument("--check", action="store_true", help="only say whether the files in DIR are up to date")
+    _add_job_flags(parser)
     arguments, loaded = _with_experiment(parser, argv)
-    files = TARGETS[arguments.target].render(build_job(loaded))
+    files = TARGETS[arguments.target].render(build_job(loaded, _boot_flags(arguments)))
     if arguments.check:
         if arguments.output is None:
             raise UserError("render --check: needs the folder to check; add -o DIR")
@@ -161,12 +162,10 @@ def launch(argv: Sequence[str]) -> int:
 
     parser = _parser("launch", "Send exactly what render shows, and start it.")
     parser.add_argument("--target", required=True, choices=sorted(TARGETS))
-    parser.add_argument("--continue", dest="go_on", action="store_true", help="go on with a run that was ended")
+    _add_job_flags(parser)
     arguments, loaded = _with_experiment(parser, argv)
-    run = Places(root_from(), loaded.experiment).run
-    if arguments.go_on:
-        run.ended.unlink(missing_ok=True)
-    return submit(TARGETS[arguments.target], build_job(loaded), run.path / "launch")
+    folder = root_from() / "launch" / loaded.experiment.name
+    return submit(TARGETS[arguments.target], build_job(loaded, _boot_flags(arguments)), folder)
 
 
 def stop(argv: Sequence[str]) -> int:
@@ -231,12 +230,25 @@ def _parser(word: str, description: str) -> argparse.ArgumentParser:
     )
 
 
+def _add_job_flags(parser: argparse.ArgumentParser) -> None:
+    go_on = "go on with a run that was ended or has spent its budget of tries"
+    parser.add_argument("--continue", dest="go_on", action="store_true", help=go_on)
+    parser.add_argument("--fresh", action="store_true", help="move the run aside (nothing is deleted) and start anew")
+    parser.add_argument("--from", dest="from_run", metavar="RUN", help="start from another run's newest weights")
+
+
+def _boot_flags(arguments: argparse.Namespace) -> list[str]:
+    return ["--continue"] * arguments.go_on + ["--fresh"] * arguments.fresh
+
+
 def _with_experiment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Loaded]:
     """Parse a word that takes an experiment and overrides, and load it."""
     help_text = "experiment file or name in ./experiments, then overrides such as train.steps=100"
     parser.add_argument("words", nargs="*", metavar=EXPERIMENT_WORDS, help=help_text)
     arguments = parser.parse_intermixed_args(argv)
     name, overrides = split_words(arguments.words)
+    if getattr(arguments, "from_run", None):
+        overrides = (*overrides, f"train.init_from={arguments.from_run}")
     return arguments, load_experiment(find_experiment(name), overrides)
 
 

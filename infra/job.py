@@ -1,5 +1,6 @@
 """The neutral description of a run: planned once here, only translated by the targets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainwright.spec.load import Loaded
@@ -13,6 +14,8 @@ class Job:
     experiment_text: str
     """The experiment as its author wrote it; it travels with the job."""
     overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    """Flags of boot: --continue, --fresh."""
     nodes: int
     ranks_per_node: int
 
@@ -23,7 +26,7 @@ class Job:
 
     def boot_arguments(self, experiment_path: str) -> tuple[str, ...]:
         """Return the arguments of `trainwright` that run this job, given where the experiment lies."""
-        return ("boot", experiment_path, *self.overrides)
+        return ("boot", experiment_path, *self.overrides, *self.flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,14 @@ class Rendered:
     text: str
 
 
-def build_job(loaded: Loaded) -> Job:
+def build_job(loaded: Loaded, flags: Sequence[str] = ()) -> Job:
     """Return the job of a loaded experiment."""
     experiment = loaded.experiment
     return Job(
         name=experiment.name,
         experiment_text=loaded.source,
         overrides=loaded.overrides,
+        flags=tuple(flags),
         nodes=experiment.resources.nodes,
         ranks_per_node=experiment.resources.ranks_per_node,
     )

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-PARENT_VARIABLE = "TRAINWRIGHT_PARENT"
+from trainwright.spec.variables import PARENT_VARIABLE
 
 
 def room_command(room: str, *arguments: str) -> list[str]:

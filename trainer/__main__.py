@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainwright.spec.exits import Exit, UserError, guarded
+from trainwright.spec.exits import Exit, UserError, describe_os_error, guarded
 from trainwright.spec.paths import RunFolder
-from trainwright.spec.resolved import Training, read_training
+from trainwright.spec.resolved import read_training
 from trainwright.store.process import die_with_parent
+
+LOCAL_VARIABLES = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,12 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _configure_logging(rank)
     training = read_training(arguments.training)
     from trainer.attempt import Attempt
+    from trainer.run import run_training
 
     attempt = Attempt(RunFolder(training.run), rank)
+    local_rank, local_ranks = (int(os.environ.get(name, one)) for name, one in LOCAL_VARIABLES)
     try:
-        code = _train(training)
+        code: int = run_training(training, attempt, local_rank, local_ranks)
     except UserError as error:
         attempt.end(error.exit, str(error))
+        raise
+    except OSError as error:
+        attempt.end(Exit.FAILED, describe_os_error(error))
         raise
     except Exception as error:
         # Recorded for boot, which cannot see this process's traceback, then raised for people.
@@ -37,12 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     # torchrun takes any other code of one rank as a failure and kills its neighbours while they finish.
     return Exit.OK if "TORCHELASTIC_RUN_ID" in os.environ else code
-
-
-def _train(training: Training) -> Exit:
-    from trainer.run import run_training
-
-    return run_training(training, int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _configure_logging(rank: int) -> None:

@@ -1,8 +1,10 @@
-"""What a rank leaves behind for boot: its end record, its sign of life, and proof that the run is still its own.
+"""What a rank leaves behind for boot: its end record, its signs of life, its stacks when asked, and its lease.
 
 torchrun turns every exit code into 1, so boot reads the records instead. By hand, without boot, none of this exists.
 """
 
+import contextlib
+import faulthandler
 import os
 import time
 from collections.abc import Mapping
@@ -10,12 +12,12 @@ from pathlib import Path
 
 from trainwright.spec.exits import Exit, MissingError
 from trainwright.spec.paths import RunFolder
+from trainwright.spec.variables import ATTEMPT_VARIABLE, LEASE_VARIABLE
 from trainwright.store.files import write_json
 from trainwright.store.lease import holds
+from trainwright.store.process import STACKS_SIGNAL
 
-ATTEMPT_VARIABLE = "TRAINWRIGHT_ATTEMPT"
-LEASE_VARIABLE = "TRAINWRIGHT_LEASE"
-BEAT_S = 5.0
+BEAT_S = 2.0
 
 
 class Attempt:
@@ -27,24 +29,39 @@ class Attempt:
         folder = environ.get(ATTEMPT_VARIABLE)
         self._folder = Path(folder) if folder else None
         self._lease = environ.get(LEASE_VARIABLE)
-        self._last_beat = 0.0
+        self._last_beat = float("-inf")
+        self._phase = ""
+        self._step: int | None = None
+        if self._folder is not None:
+            # The handler writes from C, so it speaks even while Python waits inside a collective.
+            stacks = (self._folder / f"stacks_{rank:05d}.txt").open("a")
+            faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
 
     @property
     def number(self) -> str:
         """Return the attempt's number, or `by hand`."""
         return self._folder.name if self._folder else "by hand"
 
-    def end(self, code: Exit | int, reason: str, step: int | None = None) -> None:
-        """Leave this rank's end record."""
+    def beat(self, phase: str, step: int | None = None, *, now: bool = False) -> None:
+        """Give a sign of life, at most every few seconds unless `now`; `phase` decides how long silence may last."""
+        self._step = self._step if step is None else step
+        # A new phase is told at once: boot judges silence by the phase that it knows of.
+        if not now and phase == self._phase and time.monotonic() - self._last_beat < BEAT_S:
+            return
+        self._phase, self._last_beat = phase, time.monotonic()
+        sign = {"pid": os.getpid(), "phase": phase, "step": self._step, "time": round(time.time(), 3)}
         if self._folder is not None:
-            record = {"rank": self._rank, "code": int(code), "reason": reason, "step": step}
-            write_json(self._folder / f"rank_{self._rank:05d}.json", record)
+            write_json(self._folder / f"alive_{self._rank:05d}.json", sign)
+        if self._rank == 0:
+            write_json(self._run.heartbeat, sign)
 
-    def beat(self, step: int, steps: int, *, now: bool = False) -> None:
-        """Tell at most every few seconds how far the run is."""
-        if self._rank == 0 and (now or time.monotonic() - self._last_beat > BEAT_S):
-            self._last_beat = time.monotonic()
-            write_json(self._run.heartbeat, {"step": step, "steps": steps, "time": round(time.time(), 3)})
+    def end(self, code: Exit | int, reason: str) -> None:
+        """Leave this rank's end record, with the last finished step."""
+        if self._folder is not None:
+            record = {"rank": self._rank, "code": int(code), "reason": reason, "step": self._step}
+            # On a full disk there is no record; boot then says that the rank ended without one.
+            with contextlib.suppress(OSError):
+                write_json(self._folder / f"rank_{self._rank:05d}.json", record)
 
     def check_lease(self) -> None:
         """Raise `MissingError` when another boot has taken the run over: its files are not ours to write any more."""

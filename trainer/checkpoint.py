@@ -10,6 +10,8 @@ A save fills a fresh hidden folder and renames it, so a folder under its final n
 hash; a damaged checkpoint is refused by name and the one before it is used. No pickle anywhere.
 """
 
+import errno
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from trainer.planner import num_elements, overlap, pieces
 from trainer.ranks import Ranks
-from trainwright.spec.exits import UserError
+from trainwright.spec.exits import UserError, describe_os_error
 from trainwright.spec.paths import MANIFEST, done_name, step_name
 from trainwright.spec.resolved import changes
 from trainwright.spec.training import Checkpoint
@@ -34,6 +36,8 @@ from trainwright.store.files import verify_entry, write_json, write_text
 INDEX = "index.json"
 TRAIN_STATE = "train_state.json"
 HIDDEN = ".saving"
+
+log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,10 @@ class TrainState:
     """The experiment's fields that decide what is learned."""
     train_seconds: float = 0.0
     """Time spent in the loop over all attempts."""
+    refused: tuple[int, ...] = ()
+    """Cursors of the batches whose update was refused; they are passed over."""
+    rollbacks: int = 0
+    """Returns to an earlier checkpoint so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,11 @@ def _write_pieces(folder: Path, state: Mapping[str, Tensor], rank: int) -> dict[
     held = [piece for name, tensor in state.items() for piece in pieces(name, tensor)]
     path = folder / f"rank_{rank:05d}.safetensors"
     # A view would write its whole storage, and devices differ: contiguous copies in host memory.
-    save_file({piece.name: piece.local.cpu().contiguous().clone() for piece in held}, path)
+    try:
+        save_file({piece.name: piece.local.cpu().contiguous().clone() for piece in held}, path)
+    except SafetensorError as error:
+        # The library reports a full disk as an error of its own.
+        raise OSError(errno.EIO, str(error), str(path)) from None
     fsync_file(path)
     described = {piece.name: {"offset": piece.offset, "shape": tuple(piece.local.shape)} for piece in held}
     return {"file": asdict(FileEntry(path.name, path.stat().st_size, sha256_file(path))), "pieces": described}
@@ -148,7 +160,8 @@ def verify(checkpoint: Committed, ranks: Ranks) -> str | None:
 
 def read_train_state(checkpoint: Committed) -> TrainState:
     """Return the train state of a verified checkpoint."""
-    return TrainState(**read_json(checkpoint.folder / TRAIN_STATE))
+    value = read_json(checkpoint.folder / TRAIN_STATE)
+    return TrainState(**{**value, "refused": tuple(value["refused"])})
 
 
 def check_same_run(checkpoint: Committed, stored: TrainState, now: TrainState) -> None:
@@ -163,7 +176,10 @@ def check_same_run(checkpoint: Committed, stored: TrainState, now: TrainState) -
 
 @torch.no_grad()
 def load(checkpoint: Committed, state: Mapping[str, Tensor]) -> None:
-    """Fill this rank's tensors from a verified checkpoint, whatever number of ranks wrote it."""
+    """Fill this rank's tensors from a verified checkpoint, whatever number of ranks wrote it.
+
+    Tensors that the checkpoint has beyond `state` are left alone: weights can be taken without the optimizer.
+    """
     index = read_json(checkpoint.folder / INDEX)
     for name, tensor in state.items():
         stored = index.get(name)
@@ -213,7 +229,10 @@ def prune(folder: Path, policy: Checkpoint) -> None:
     for each in found:
         if each.step not in keep:
             (folder / done_name(each.step)).unlink(missing_ok=True)
-            doomed = folder / f".deleting-{each.folder.name}"
-            each.folder.rename(doomed)
+            try:
+                each.folder.rename(folder / f".deleting-{each.folder.name}")
+            except OSError as error:
+                # An old checkpoint that stays costs space; a run that dies for it would cost more.
+                log.warning("checkpoint: %s cannot be deleted: %s", each.folder.name, describe_os_error(error))
     for doomed in folder.glob(".deleting-*"):
         rmtree(doomed, ignore_errors=True)

@@ -2,10 +2,10 @@
 
 Global sample `cursor` is a position in the endless order of epochs. A step takes the next `global_batch` of them and
 deals them to accumulation passes, then ranks, then rows; other ranks or passes deal the same samples differently. The
-state is the cursor, and resuming is setting it.
+state is the cursor, and resuming is setting it. Batches that were refused are passed over wherever they come up again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +27,10 @@ class Batch:
     passes: tuple[tuple[Tensor, Tensor], ...]
     num_targets: int
     """Targets of the whole global batch, over all ranks."""
+    cursor: int
+    """The first global sample of this batch."""
     next_cursor: int
-    """The global sample after this batch."""
+    """The global sample after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,13 @@ def open_corpus(folder: Path, derived: Derived) -> tuple[TokenCorpus, SampleOrde
 
 
 @contextmanager
-def batches(corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: int) -> Iterator[Iterator[Batch]]:
-    """Yield one rank's endless batches from a global cursor on; the next one is read while this one computes."""
+def batches(
+    corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: int, refused: Collection[int] = ()
+) -> Iterator[Iterator[Batch]]:
+    """Yield one rank's endless batches from a global cursor on; the next one is read while this one computes.
+
+    `refused` are the cursors of batches to pass over. The numbers of a batch are the same on every rank.
+    """
     global_batch = dealing.micro_batch * dealing.grad_accum * dealing.ranks
 
     def read(start: int) -> Batch:
@@ -66,13 +73,18 @@ def batches(corpus: TokenCorpus, order: SampleOrder, dealing: Dealing, cursor: i
         mine = order.samples(dealing.rows(start).ravel()).reshape(dealing.grad_accum, dealing.micro_batch)
         windows = [corpus.windows(row, order.seq_len_tokens) for row in mine]
         passes = tuple((torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in windows)
-        return Batch(passes, corpus.num_targets(everyone, order.seq_len_tokens), start + global_batch)
+        return Batch(passes, corpus.num_targets(everyone, order.seq_len_tokens), start, start + global_batch)
+
+    def following(start: int) -> int:
+        while start in refused:
+            start += global_batch
+        return start
 
     def read_ahead(reader: ThreadPoolExecutor) -> Iterator[Batch]:
-        ahead: Future[Batch] = reader.submit(read, cursor)
+        ahead: Future[Batch] = reader.submit(read, following(cursor))
         while True:
             batch = ahead.result()
-            ahead = reader.submit(read, batch.next_cursor)
+            ahead = reader.submit(read, following(batch.next_cursor))
             yield batch
 
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:

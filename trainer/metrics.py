@@ -29,7 +29,7 @@ def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, seco
         "step": step,
         "loss": result.loss,
         "lr": result.lr,
-        "grad_norm": result.grad_norm,
+        "grad_norm": result.agreed.grad_norm,
         "tokens": step * derived.tokens_per_step,
         "step_seconds": round(seconds, 4),
         "tokens_per_second": round(speed, 1),
@@ -50,6 +50,7 @@ class Metrics:
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
+            # TensorBoard itself hides the points of steps that are done again.
             purge = None if resume_step is None else resume_step + 1
             self._board = SummaryWriter(run.tensorboard, purge_step=purge)
 

@@ -12,8 +12,8 @@ from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 
-STOP_FILE_VARIABLE = "TRAINWRIGHT_STOP_FILE"
-DEADLINE_VARIABLE = "TRAINWRIGHT_DEADLINE"
+from trainwright.spec.variables import DEADLINE_VARIABLE, STOP_FILE_VARIABLE
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 MARGIN_S = 20.0
 """Time left for everything that follows the save when the wall-clock limit draws near."""

@@ -16,7 +16,14 @@ log = logging.getLogger("trainer")
 
 
 def resume_or_start(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, fresh: TrainState, ranks: Ranks, seed: int
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fresh: TrainState,
+    ranks: Ranks,
+    *,
+    seed: int,
+    init_from: Path | None = None,
 ) -> TrainState:
     """Give the model its values and return the state that they belong to; `fresh` is the state of a run's start.
 
@@ -41,7 +48,22 @@ def resume_or_start(
         raise UserError(f"{folder}: none of its {len(found)} checkpoints verifies; {ways}")
     log.info("resume: starting from step 0, because %s holds no checkpoint", folder)
     initialise(model, seed)
+    if init_from is not None:
+        _take_weights(init_from, model, ranks)
     return fresh
+
+
+def _take_weights(folder: Path, model: nn.Module, ranks: Ranks) -> None:
+    """Replace the initial weights by those of another run's newest sound checkpoint; its optimizer stays behind."""
+    for each in _committed_alike(folder, ranks):
+        wrong = checkpoint.verify(each, ranks)
+        if wrong is None:
+            weights = {f"model/{name}": parameter for name, parameter in model.named_parameters()}
+            checkpoint.load(each, weights)
+            log.info("resume: initial weights are those of %s", each.folder)
+            return
+        log.warning("resume: %s is refused: %s", each.folder, wrong)
+    raise UserError(f"train.init_from: {folder} holds no checkpoint that verifies; name a run that has one")
 
 
 def _committed_alike(folder: Path, ranks: Ranks) -> list[Committed]:

@@ -1,113 +1,150 @@
 """Assembles a run from `training.yaml` and drives it: data, model, optimizer, resume, loop, samples."""
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from trainer import checkpoint
 from trainer.attempt import Attempt
 from trainer.checkpoint import TrainState
 from trainer.data import Dealing, batches, open_corpus
-from trainer.device import choose_device, describe_device, prepare_device
-from trainer.evaluate import Score, Validation, evaluate
+from trainer.device import choose_device, prepare_device
+from trainer.evaluate import Validation
 from trainer.generate import write_samples
-from trainer.loop import Parts, StepResult, train
-from trainer.metrics import Metrics, step_row
+from trainer.loop import Parts, train
+from trainer.metrics import Metrics
 from trainer.models import build_model
+from trainer.nonfinite import Refusals, RollBackError
 from trainer.optim import build_optimizer
 from trainer.parallelize import parallelize
-from trainer.progress import progress_bar
 from trainer.ranks import Ranks
+from trainer.reporting import Setting, evaluating, log_first_lines, recording, saving
 from trainer.requests import Request, Requests
 from trainer.resume import resume_or_start
 from trainwright.spec.derived import Derived
 from trainwright.spec.exits import Exit, UserError
 from trainwright.spec.paths import RunFolder
-from trainwright.spec.resolved import Training, experiment_hash, fixed_fields
+from trainwright.spec.resolved import Training, fixed_fields
 from trainwright.tokens.bundle import Bundle
+from trainwright.tokens.order import SampleOrder
 from trainwright.tokens.shards import TokenCorpus, verify_shards
 
 log = logging.getLogger("trainer")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One rank's view of a run: what was asked for, and who else is there."""
+class Built:
+    """What is built once and outlives a return to an earlier checkpoint."""
 
-    training: Training
-    derived: Derived
-    run: RunFolder
-    ranks: Ranks
-    requests: Requests
-    attempt: Attempt
+    bundle: Bundle
+    corpus: TokenCorpus
+    order: SampleOrder
+    validation: Validation
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
 
 
-def run_training(training: Training, local_rank: int, local_ranks: int) -> Exit:
+def run_training(training: Training, attempt: Attempt, local_rank: int, local_ranks: int) -> Exit:
     """Run one rank from start or resume to completion or request; return the exit code that is meant."""
     experiment = training.experiment
     derived, run = Derived(experiment), RunFolder(training.run)
     requests = Requests(run.ended)
+    attempt.beat("start", now=True)
     device = choose_device(experiment.resources, local_rank)
     prepare_device(device, deterministic=experiment.train.deterministic, local_ranks=local_ranks)
     ranks = Ranks(device)
     if ranks.size != derived.ranks:
         raise UserError(f"resources ask for {derived.ranks} ranks, but {ranks.size} were started")
-    setting = Setting(training, derived, run, ranks, requests, Attempt(run, ranks.rank))
-    _log_first_lines(setting)
-    code, reason, step = _drive(setting)
-    log.info("stage=train step=%d/%d %s", step, derived.steps, reason)
+    setting = Setting(training, derived, run, ranks, requests, attempt)
+    log_first_lines(setting)
+    code, reason = _drive(setting, _build(setting))
+    log.info("stage=train %s", reason)
     ranks.close()
-    setting.attempt.end(code, reason, step)
+    attempt.end(code, reason)
     return code
 
 
-def _drive(setting: Setting) -> tuple[Exit, str, int]:
-    """Build everything, train, and write the samples of a finished run; return code, reason and step."""
+def _build(setting: Setting) -> Built:
     training, derived, ranks = setting.training, setting.derived, setting.ranks
     experiment = training.experiment
     bundle = Bundle.load(training.tokenizer)
     corpus, order = open_corpus(training.train_tokens, derived)
     val_corpus, _ = open_corpus(training.val_tokens, derived)
     _verify_data((corpus, val_corpus), bundle, derived, ranks)
-    model = build_sharded(derived, ranks)
-    optimizer = build_optimizer(experiment.optimizer, model)
-    fresh = TrainState(0, 0, corpus.manifest.identity, fixed_fields(experiment))
-    state = resume_or_start(setting.run.checkpoints, model, optimizer, fresh, ranks, experiment.seed)
     validation = Validation(val_corpus, _token_bytes(bundle, derived, ranks), experiment.evaluation.max_tokens)
+    model = build_sharded(derived, ranks)
+    return Built(bundle, corpus, order, validation, model, build_optimizer(experiment.optimizer, model))
+
+
+def _drive(setting: Setting, built: Built) -> tuple[Exit, str]:
+    """Train, going back to the newest checkpoint when the loop asks for it; return the exit code and why."""
+    state = _resume(setting, built)
+    settings = setting.training.experiment.train.nonfinite
+    refusals = Refusals(settings, state.refused, state.rollbacks)
+    while True:
+        try:
+            return _train_from(state, setting, built, refusals)
+        except RollBackError:
+            refusals.roll_back()
+            state = _resume(setting, built)
+
+
+def _resume(setting: Setting, built: Built) -> TrainState:
+    experiment, run = setting.training.experiment, setting.run
+    fresh = TrainState(0, 0, built.corpus.manifest.identity, fixed_fields(experiment))
+    init_from = experiment.train.init_from
+    weights = None
+    if init_from is not None:
+        given = Path(init_from)
+        weights = RunFolder(given if given.is_dir() else run.path.parent / init_from).checkpoints
+    return resume_or_start(
+        run.checkpoints,
+        built.model,
+        built.optimizer,
+        fresh,
+        setting.ranks,
+        seed=experiment.seed,
+        init_from=weights,
+    )
+
+
+def _train_from(state: TrainState, setting: Setting, built: Built, refusals: Refusals) -> tuple[Exit, str]:
+    derived, ranks, experiment = setting.derived, setting.ranks, setting.training.experiment
+    resumed = state.step if state.step or state.cursor else None
     dealing = Dealing(experiment.train.micro_batch, derived.grad_accum, ranks.rank, ranks.size)
     with ExitStack() as stack:
-        resumed = None if state is fresh else state.step
         metrics = None
         if ranks.is_first:
             metrics = stack.enter_context(Metrics(setting.run, resumed, tensorboard=experiment.logging.tensorboard))
+        stream = batches(built.corpus, built.order, dealing, state.cursor, refusals.refused)
         parts = Parts(
             derived=derived,
-            model=model,
-            optimizer=optimizer,
-            batches=stack.enter_context(batches(corpus, order, dealing, state.cursor)),
+            model=built.model,
+            optimizer=built.optimizer,
+            batches=stack.enter_context(stream),
             ranks=ranks,
             requests=setting.requests,
-            evaluate=_evaluating(setting, model, validation, metrics),
-            save=_saving(setting, model, optimizer, state),
-            record=_recording(setting, metrics, state.step, stack),
+            evaluate=evaluating(setting, built.model, built.validation, metrics),
+            save=saving(setting, built.model, built.optimizer, state, refusals),
+            refuse=refusals.refuse,
+            record=recording(setting, metrics, state.step, stack),
             step=state.step,
             cursor=state.cursor,
             saved_step=resumed,
             evaluated_step=ranks.from_first(metrics.evaluated_step if metrics else None),
         )
         request = train(parts)
-        setting.attempt.beat(parts.step, derived.steps, now=True)
+        setting.attempt.beat("finish", parts.step, now=True)
         if parts.evaluated_step == derived.steps:
             # A request that came with the very end changes nothing: the work is done.
-            write_samples(setting.run.samples, model, validation, bundle, experiment, ranks)
-            return Exit.OK, "complete", parts.step
+            write_samples(setting.run.samples, built.model, built.validation, built.bundle, experiment, ranks)
+            return Exit.OK, f"complete at step {parts.step}"
+    at = f"at step {parts.step} of {derived.steps}"
     if request is Request.END:
-        return Exit.OK, "ended on request", parts.step
-    return Exit.INTERRUPTED, "interrupted, saved", parts.step
+        return Exit.OK, f"ended on request {at}, saved"
+    return Exit.INTERRUPTED, f"interrupted {at}, saved"
 
 
 def build_sharded(derived: Derived, ranks: Ranks) -> torch.nn.Module:
@@ -141,76 +178,3 @@ def _verify_data(corpora: tuple[TokenCorpus, ...], bundle: Bundle, derived: Deri
     found = next((each for each in ranks.gather(wrong) if each), None)
     if found:
         raise UserError(found)
-
-
-def _evaluating(
-    setting: Setting, model: torch.nn.Module, validation: Validation, metrics: Metrics | None
-) -> Callable[[int], Request]:
-    def run_evaluation(step: int) -> Request:
-        score = evaluate(model, validation, setting.training.experiment.train, setting.ranks, setting.requests)
-        if not isinstance(score, Score):
-            return score
-        log.info("stage=train step=%d eval_loss=%.4f bits_per_byte=%.4f", step, score.loss, score.bits_per_byte)
-        if metrics is not None:
-            metrics.write(score.row(step))
-        return Request.NONE
-
-    return run_evaluation
-
-
-def _saving(
-    setting: Setting, model: torch.nn.Module, optimizer: torch.optim.Optimizer, start: TrainState
-) -> Callable[[int, int], None]:
-    began = time.monotonic()
-
-    def save(step: int, cursor: int) -> None:
-        setting.attempt.check_lease()
-        seconds = round(start.train_seconds + time.monotonic() - began, 3)
-        state = TrainState(step, cursor, start.corpus, start.fixed, seconds)
-        folder = setting.run.checkpoints
-        took = checkpoint.save(folder, checkpoint.named_state(model, optimizer), state, setting.ranks)
-        setting.requests.save_s = max(setting.requests.save_s, took)
-        log.info("stage=train step=%d checkpoint saved seconds=%.2f", step, took)
-        if setting.ranks.is_first:
-            checkpoint.prune(folder, setting.training.experiment.checkpoint)
-
-    return save
-
-
-def _recording(
-    setting: Setting, metrics: Metrics | None, start: int, stack: ExitStack
-) -> Callable[[int, StepResult, float], None]:
-    derived = setting.derived
-    every = derived.experiment.logging.print_every_steps
-    bar = progress_bar("train", derived.steps, start=start, unit="step", shown=setting.ranks.is_first)
-    advance = stack.enter_context(bar)
-
-    def record(step: int, result: StepResult, seconds: float) -> None:
-        row = step_row(derived, setting.ranks, step, result, seconds)
-        if metrics is not None:
-            metrics.write(row)
-        setting.attempt.beat(step, derived.steps)
-        advance(f"loss={result.loss:.4f}")
-        if step % every == 0 or step == 1:
-            facts = f"loss={result.loss:.4f} lr={result.lr:.2e} grad_norm={result.grad_norm:.3f}"
-            speed = row["tokens_per_second"]
-            log.info("stage=train step=%d/%d %s tokens_per_second=%.0f", step, derived.steps, facts, speed)
-
-    return record
-
-
-def _log_first_lines(setting: Setting) -> None:
-    derived, experiment = setting.derived, setting.training.experiment
-    model, train_settings, facts = experiment.model, experiment.train, derived.facts()
-    log.info("run: %s attempt=%s folder=%s", experiment.name, setting.attempt.number, setting.run)
-    log.info("experiment: hash=%s", experiment_hash(experiment)[:12])
-    shape = f"dim={model.dim} layers={model.num_layers} heads={model.num_heads} kv_heads={model.kv_heads}"
-    sizes = f"mlp={model.mlp_dim} vocabulary={derived.vocab_size} parameters={derived.num_parameters:,}"
-    log.info("model: %s %s %s", model.kind, shape, sizes)
-    cut = f"micro {train_settings.micro_batch} x accum {derived.grad_accum} x ranks {derived.ranks}"
-    log.info("batch: %d sequences = %s; %s tokens", derived.global_batch_sequences, cut, f"{derived.tokens_per_step:,}")
-    total = f"{facts['total_tokens']:,} tokens, {facts['total_flops']:.3g} FLOPs"
-    log.info("steps: %d (%s), %d of them warm-up", derived.steps, total, derived.warmup_steps)
-    log.info("learning rate: %.3g peak, %s", experiment.optimizer.lr, experiment.schedule.kind)
-    sharding = "FSDP2" if derived.ranks > 1 else "one rank, unsharded"
-    log.info("device: %s, %s, %s", describe_device(setting.ranks.device), train_settings.precision, sharding)

@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     experiment = load_experiment(find_experiment(name), overrides).experiment
     node = this_node(experiment.resources, arguments.node_rank, arguments.master)
     places = Places(root_from(), experiment)
-    return Boot(experiment, places, node, interrupts, until=arguments.until, redo=arguments.redo).go()
+    wishes = {"redo": arguments.redo, "go_on": arguments.go_on, "fresh": arguments.fresh}
+    return Boot(experiment, places, node, interrupts, until=arguments.until, **wishes).go()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="stop after this stage")
     redo = "move this stage's output and all that follows aside, and do it again"
     parser.add_argument("--redo", choices=STAGES[1:], help=redo)
+    go_on = "go on with a run that was ended or has spent its budget of tries"
+    parser.add_argument("--continue", dest="go_on", action="store_true", help=go_on)
+    parser.add_argument("--fresh", action="store_true", help="move the run aside (nothing is deleted) and start anew")
     parser.add_argument("--node-rank", type=int, metavar="R", help="which of resources.nodes this machine is, from 0")
     parser.add_argument("--master", metavar="HOST:PORT", help="where node 0 answers; the same on every machine")
     return parser

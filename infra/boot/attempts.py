@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.boot.budget import Past
 from trainwright.spec.exits import Exit
 from trainwright.spec.paths import RunFolder
 from trainwright.store.files import read_json, write_json
@@ -49,6 +50,18 @@ class Attempt:
         """Return the attempt's end record."""
         return self.folder / "end.json"
 
+    def rank(self, rank: int) -> Path:
+        """Return a rank's end record."""
+        return self.folder / f"rank_{rank:05d}.json"
+
+    def alive(self, rank: int) -> Path:
+        """Return a rank's sign of life."""
+        return self.folder / f"alive_{rank:05d}.json"
+
+    def stacks(self, rank: int) -> Path:
+        """Return the file into which a rank writes its stacks."""
+        return self.folder / f"stacks_{rank:05d}.txt"
+
     def end(self, outcome: Outcome) -> None:
         """Write the end record."""
         seconds = round(time.monotonic() - self.started, 3)
@@ -56,50 +69,77 @@ class Attempt:
         write_json(self.end_record, record)
 
 
-def start_attempt(run: RunFolder, lease_id: str) -> Attempt:
+def start_attempt(run: RunFolder, lease_id: str, progress: str) -> Attempt:
     """Make the folder of the next attempt; only the lease holder calls this."""
     run.attempts.mkdir(parents=True, exist_ok=True)
-    numbers = [int(path.name) for path in run.attempts.iterdir() if path.name.isdigit()]
+    numbers = [int(path.name) for path in _folders(run)]
     folder = run.attempts / f"{max(numbers, default=0) + 1:04d}"
     folder.mkdir()
-    attempt = Attempt(folder, time.monotonic())
-    facts = {"lease": lease_id, "host": socket.gethostname(), "time": round(time.time(), 3)}
-    write_json(folder / "start.json", facts)
-    return attempt
+    continued = run.go_on.exists()
+    start = {"lease": lease_id, "host": socket.gethostname(), "time": round(time.time(), 3)}
+    write_json(folder / "start.json", {**start, "progress": progress, "continued": continued})
+    run.go_on.unlink(missing_ok=True)
+    return Attempt(folder, time.monotonic())
+
+
+def past_attempts(run: RunFolder) -> list[Past]:
+    """Return what the records tell of every attempt so far, oldest first."""
+    found = []
+    for folder in _folders(run):
+        start, end = read_record(folder / "start.json"), read_record(folder / "end.json")
+        progress, continued = (start["progress"], start["continued"]) if start else ("", False)
+        if end is None:
+            found.append(Past(progress, None, fresh_budget=continued))
+        else:
+            found.append(Past(progress, end["code"], end["reason"], end["step"], continued))
+    return found
+
+
+def _folders(run: RunFolder) -> list[Path]:
+    return sorted(path for path in run.attempts.glob("[0-9]*") if path.name.isdigit())
 
 
 def attempt_of(run: RunFolder, lease_id: str) -> Attempt | None:
     """Return the attempt that a lease belongs to, for the nodes that do not hold it."""
     for folder in sorted(run.attempts.glob("[0-9]*"), reverse=True):
-        start = _read(folder / "start.json")
+        start = read_record(folder / "start.json")
         if start is not None and start.get("lease") == lease_id:
             return Attempt(folder, time.monotonic())
     return None
 
 
 def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int) -> Outcome:
-    """Return what this node's rank records add up to; torchrun's own code says only whether all were zero."""
-    records = {rank: _read(attempt.folder / f"rank_{rank:05d}.json") for rank in ranks}
+    """Return what this node's rank records add up to; torchrun's own code says only whether all were zero.
+
+    A rank without a record was killed; what its neighbours say of broken connections is a consequence.
+    """
+    records = {rank: read_record(attempt.rank(rank)) for rank in ranks}
     found = [record for record in records.values() if record is not None]
-    step = max((record["step"] for record in found if record.get("step") is not None), default=None)
+    step = _last_step(attempt, ranks)
     for code in (Exit.REFUSED, Exit.MISSING):
         for record in found:
             if record["code"] == code:
                 return Outcome(code, record["reason"], step)
     lost = [str(rank) for rank, record in records.items() if record is None]
-    crashed = next((record for record in found if record["code"] not in (Exit.OK, Exit.INTERRUPTED)), None)
-    if crashed is not None:
-        return Outcome(Exit.FAILED, f"rank {crashed['rank']}: {crashed['reason']}", step)
-    if lost:
-        return Outcome(Exit.FAILED, f"rank {', '.join(lost)} ended without a record (killed, or out of memory)", step)
+    crashed = [record for record in found if record["code"] not in (Exit.OK, Exit.INTERRUPTED)]
+    if lost or crashed:
+        words = [f"rank {', '.join(lost)} ended without a record (killed, or out of memory)"] if lost else []
+        words += [f"rank {record['rank']}: {record['reason']}" for record in crashed]
+        return Outcome(Exit.FAILED, "; ".join(words), step)
     if any(record["code"] == Exit.INTERRUPTED for record in found):
-        return Outcome(Exit.INTERRUPTED, "interrupted, saved", step)
+        return Outcome(Exit.INTERRUPTED, found[0]["reason"], step)
     if agent_code != 0:
         return Outcome(Exit.FAILED, f"torchrun ended with code {agent_code}", step)
     return Outcome(Exit.OK, found[0]["reason"], step)
 
 
-def _read(path: Path) -> Mapping[str, Any] | None:
+def _last_step(attempt: Attempt, ranks: range) -> int | None:
+    signs = [read_record(attempt.rank(rank)) or read_record(attempt.alive(rank)) for rank in ranks]
+    return max((sign["step"] for sign in signs if sign is not None and sign["step"] is not None), default=None)
+
+
+def read_record(path: Path) -> Mapping[str, Any] | None:
+    """Return the JSON object in a record, or None when there is none."""
     try:
         return read_json(path)
     except FileNotFoundError:

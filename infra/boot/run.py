@@ -7,20 +7,24 @@ import logging
 import os
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, start_attempt
+from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, past_attempts, start_attempt
+from infra.boot.budget import FINAL, exhausted
 from infra.boot.nodes import Node
 from infra.boot.records import Record, finish, is_done
-from infra.boot.stages import STAGES, TRAIN, WORK, Stage, move_aside, refuse_other_checkpoints, tokenizer_hash
+from infra.boot.stages import STAGES, TRAIN, WORK, Stage, move_aside, progress, refuse_other_checkpoints
+from infra.boot.stages import tokenizer_hash
 from infra.boot.supervise import POLL_S, Interrupts, supervise
+from infra.boot.watch import Watch
 from infra.rooms import child_environment
 from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.paths import ROOT_VARIABLE, Places
 from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
-from trainwright.store.files import read_json, write_json, write_text
+from trainwright.spec.variables import ATTEMPT_VARIABLE, DEADLINE_VARIABLE, LEASE_VARIABLE, STOP_FILE_VARIABLE
+from trainwright.store.files import read_json, set_aside, write_json, write_text
 from trainwright.store.lease import Lease, acquire, read_holder
 
 log = logging.getLogger("boot")
@@ -39,6 +43,8 @@ class Boot:
     interrupts: Interrupts
     until: str = STAGES[-1]
     redo: str | None = None
+    go_on: bool = False
+    fresh: bool = False
 
     def go(self) -> int:
         """Run what is left of the run; return the exit code."""
@@ -46,17 +52,48 @@ class Boot:
         run = self.places.run
         log.info("boot: experiment=%s hash=%s", self.experiment.name, experiment_hash(self.experiment)[:12])
         log.info("boot: run folder %s", run)
+        if self.node.is_first:
+            self._obey_wishes()
         if run.ended.exists():
             reason = read_json(run.ended).get("reason")
-            log.info("boot: this run was ended (%s); launch with --continue, or remove %s", reason, run.ended)
+            log.info("boot: this run was ended (%s); boot --continue goes on with it", reason)
             return Exit.OK
         if not self.node.is_first:
             return self._follow(started)
         with acquire(run.lease, f"boot of {self.experiment.name}", wait=log.info) as lease:
-            attempt = start_attempt(run, lease.holder.id)
-            outcome = self._attempt(attempt, lease, started)
+            self._refuse_spent_budget()
+            attempt = start_attempt(run, lease.holder.id, progress(self.places))
+            outcome = self._within_budget(self._attempt(attempt, lease, started))
             attempt.end(outcome)
         return outcome.code
+
+    def _obey_wishes(self) -> None:
+        """Set an old run aside for a fresh one, or let an ended or exhausted one go on."""
+        run = self.places.run
+        if self.fresh and run.path.exists():
+            acquire(run.lease, "boot --fresh", wait=log.info).release()
+            log.info("boot: the old run was moved aside, to %s", set_aside(run.path))
+        if self.go_on:
+            run.ended.unlink(missing_ok=True)
+            write_json(run.go_on, {"time": round(time.time(), 3)})
+
+    def _refuse_spent_budget(self) -> None:
+        run = self.places.run
+        spent = exhausted(past_attempts(run), progress(self.places), self.experiment.restart)
+        if spent and not run.go_on.exists():
+            raise UserError(f"{run}: {spent}; mend the cause, then boot --continue")
+
+    def _within_budget(self, outcome: Outcome) -> Outcome:
+        """Turn an outcome that means "again" into a final one when this attempt has spent the last of a budget."""
+        if outcome.code in FINAL:
+            return outcome
+        past = past_attempts(self.places.run)
+        this = replace(past[-1], code=outcome.code, reason=outcome.reason, step=outcome.step)
+        spent = exhausted([*past[:-1], this], progress(self.places), self.experiment.restart)
+        if spent is None:
+            return outcome
+        log.error("boot: %s; the run stops here: mend the cause, then boot --continue", spent)
+        return Outcome(Exit.REFUSED, f"{spent}; after: {outcome.reason}", outcome.step)
 
     def _attempt(self, attempt: Attempt, lease: Lease, started: float) -> Outcome:
         """Do every stage; whatever happens becomes an outcome, so that the attempt never lacks its end record."""
@@ -126,6 +163,8 @@ class Boot:
             log.info("stage=%s done already (%s, %.1f s)", stage.name, record.finished, record.seconds)
             return None
         begun = time.monotonic()
+        if self.interrupts.pending():
+            raise Interrupted(f"before stage {stage.name}; run boot again to go on")
         log.info("stage=%s start", stage.name)
         if stage is TRAIN:
             outcome = self._train(attempt, lease.holder.id, started)
@@ -146,7 +185,7 @@ class Boot:
 
     def _run_room(self, stage: str, command: list[str]) -> None:
         environ = child_environment({ROOT_VARIABLE: str(self.places.root)})
-        code = supervise(command, environ, self.interrupts, by_stop_file=False)
+        code, _ = supervise(command, environ, self.interrupts)
         if code == Exit.INTERRUPTED or (code != 0 and self.interrupts.pending()):
             raise Interrupted(f"stage {stage} stopped; run boot again to go on")
         if code in (Exit.REFUSED, Exit.MISSING):
@@ -170,17 +209,19 @@ class Boot:
         walltime = self.experiment.resources.walltime_minutes
         extra = {
             ROOT_VARIABLE: str(self.places.root),
-            "TRAINWRIGHT_ATTEMPT": str(attempt.folder),
-            "TRAINWRIGHT_LEASE": lease_id,
-            "TRAINWRIGHT_STOP_FILE": str(self.interrupts.stop_file),
+            ATTEMPT_VARIABLE: str(attempt.folder),
+            LEASE_VARIABLE: lease_id,
+            STOP_FILE_VARIABLE: str(self.interrupts.stop_file),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
         if walltime is not None:
-            # The monotonic clock is one for all processes of a machine.
-            extra["TRAINWRIGHT_DEADLINE"] = str(started + 60 * walltime)
+            extra[DEADLINE_VARIABLE] = str(started + 60 * walltime)
         command = self.node.agent_command(self.places.run)
-        code = supervise(command, child_environment(extra), self.interrupts, by_stop_file=True)
+        watch = Watch(attempt, self.node.ranks, self.experiment.resources)
+        code, hung = supervise(command, child_environment(extra), self.interrupts, watch)
         outcome = outcome_of_ranks(attempt, self.node.ranks, code)
+        if hung is not None:
+            outcome = Outcome(Exit.FAILED, hung, outcome.step)
         if outcome.code not in (Exit.OK, Exit.REFUSED, Exit.MISSING):
             log.warning("stage=train %s (exit %d)", outcome.reason, outcome.code)
         return outcome
@@ -224,7 +265,7 @@ class StageFailedError(UserError):
 
 def _stop_file(places: Places, attempt: Attempt) -> Path:
     """Return the attempt's own stop file: where the target says (pod scratch), else in the run's logs."""
-    given = os.environ.get("TRAINWRIGHT_STOP_FILE")
+    given = os.environ.get(STOP_FILE_VARIABLE)
     return Path(given) if given else places.run.logs / f"stop-{attempt.number}"
 
 

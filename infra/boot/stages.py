@@ -164,6 +164,14 @@ def refuse_other_checkpoints(experiment: Experiment, places: Places) -> None:
         raise UserError(f"{folders[0]}: the run's checkpoints were made with other settings: {what}; {way}")
 
 
+def progress(places: Places) -> str:
+    """Return what the run has done so far, to be compared for equality: records, shards, newest checkpoint."""
+    records = len(list(places.run.stage("x").parent.glob("*.json")))
+    shards = sum(len(list(places.text(split).glob(f"**/{split}_*"))) for split in SPLITS)
+    step = max((int(path.name[5:]) for path in places.run.checkpoints.glob("step_????????")), default=-1)
+    return f"records={records} shards={shards} step={step}"
+
+
 def move_aside(stage: Stage, experiment: Experiment, places: Places) -> list[Path]:
     """Move a stage's record and outputs out of the way for a redo; return the new paths. Nothing is deleted."""
     record = places.run.stage(stage.name)

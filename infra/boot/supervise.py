@@ -8,10 +8,11 @@ import logging
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+
+from infra.boot.watch import Watch
 
 log = logging.getLogger("boot")
 
@@ -43,20 +44,27 @@ class Interrupts:
         self.received = signal.Signals(number)
 
 
-def supervise(command: Sequence[str], environ: Mapping[str, str], interrupts: Interrupts, *, by_stop_file: bool) -> int:
-    """Run a command to its end and return its exit code; negative for a signal, as `subprocess` has it.
+def supervise(
+    command: Sequence[str], environ: Mapping[str, str], interrupts: Interrupts, watch: Watch | None = None
+) -> tuple[int, str | None]:
+    """Run a command to its end; return its exit code (negative for a signal) and how it hung, if it did.
 
-    An interrupt reaches the child as SIGTERM, or for `by_stop_file` as the attempt's stop file alone.
+    An interrupt reaches the child as SIGTERM; with a `watch`, whose ranks read the attempt's stop file, as that alone.
     """
     child = subprocess.Popen(command, env=dict(environ), start_new_session=True)
     told = False
     while True:
         try:
-            return child.wait(POLL_S)
+            return child.wait(POLL_S), None
         except subprocess.TimeoutExpired:
             if not told and interrupts.pending():
                 told = True
-                _tell(child, interrupts, by_stop_file=by_stop_file)
+                _tell(child, interrupts, by_stop_file=watch is not None)
+            hung = watch.hung() if watch is not None else None
+            if watch is not None and hung is not None:
+                stacks = ", ".join(str(path) for path in watch.dump_stacks())
+                os.killpg(child.pid, signal.SIGKILL)
+                return child.wait(), f"{hung}; stacks in {stacks}"
 
 
 def _tell(child: "subprocess.Popen[bytes]", interrupts: Interrupts, *, by_stop_file: bool) -> None:
@@ -65,14 +73,3 @@ def _tell(child: "subprocess.Popen[bytes]", interrupts: Interrupts, *, by_stop_f
     interrupts.publish()
     if not by_stop_file:
         os.killpg(child.pid, signal.SIGTERM)
-
-
-def wait_for(what: str, ready: "Sequence[Path]", interrupts: Interrupts, limit_s: float) -> bool:
-    """Wait until one of some files exists; return False on an interrupt or after the limit."""
-    log.info("waiting: for %s, at most %.0f s", what, limit_s)
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline and not interrupts.pending():
-        if any(path.exists() for path in ready):
-            return True
-        time.sleep(POLL_S)
-    return False

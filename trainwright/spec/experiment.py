@@ -7,7 +7,8 @@ from pydantic import BaseModel, Field
 
 from trainwright.spec.data import BytesTokenizer, Data, Tokenizer
 from trainwright.spec.model import Llama, Model
-from trainwright.spec.settings import Count, CountOrZero, Name, OptionalPositive, OptionalText, Problem, Settings
+from trainwright.spec.settings import Count, CountOrZero, Name, OptionalPositive, OptionalText, Positive
+from trainwright.spec.settings import Problem, Settings
 from trainwright.spec.training import AdamW, Checkpoint, Cosine, Evaluation, Logging, Optimizer, Schedule, Train
 
 
@@ -22,8 +23,23 @@ class Resources(Settings):
     """What the ranks compute on; `auto` takes GPUs when every rank of the machine can have one, else the CPU."""
     walltime_minutes: OptionalPositive = None
     """The machine is taken away this long after boot started; the run saves and stops in time. Null is no limit."""
+    hang_minutes: Positive = 10.0
+    """A rank that finishes no step for this long is taken for hung: stacks are written, and the attempt fails."""
+    slow_minutes: Positive = 30.0
+    """The same for what may rightly take longer: starting, loading, compiling, evaluating, saving."""
     wait_minutes: Annotated[float, Field(ge=0, le=1440)] = 10.0
     """How long a node waits for what may still come: another node, a mount, a lease."""
+
+
+class Restart(Settings):
+    """How often a run may be tried again by itself. Progress (a new shard or checkpoint) sets every count to zero."""
+
+    losses: Count = 20
+    """Attempts in a row that vanished without an end record: boot killed, node gone."""
+    failures: Count = 3
+    """Attempts in a row that failed."""
+    same_step: Count = 2
+    """Failures in a row at one step with one cause; more tries would only cost."""
 
 
 class Paths(Settings):
@@ -64,6 +80,8 @@ class Experiment(Settings):
     """Figures."""
     resources: Resources = Resources()
     """Machines."""
+    restart: Restart = Restart()
+    """Trying again."""
     paths: Paths = Paths()
     """Places."""
 
@@ -89,7 +107,9 @@ FREE_ON_RESUME = (
     "checkpoint",
     "logging",
     "resources",
+    "restart",
     "paths",
+    "train.nonfinite",
     "data.path",
     "data.validation",
     "data.shard",

@@ -132,6 +132,11 @@ class RunFolder:
         return self.path / "ended.json"
 
     @property
+    def go_on(self) -> Path:
+        """Return the wish of a person that the next attempt starts with new budgets."""
+        return self.path / "continue.json"
+
+    @property
     def attempts(self) -> Path:
         """Return the folder of attempts."""
         return self.path / "attempts"

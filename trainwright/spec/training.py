@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from trainwright.spec.settings import Count, CountOrZero, NonNegative, OptionalCount, OptionalPositive, Positive
-from trainwright.spec.settings import Problem, Settings, Share
+from trainwright.spec.settings import OptionalText, Problem, Settings, Share
 
 
 class AdamW(Settings):
@@ -52,6 +52,15 @@ BATCH_WAYS = ("global_batch_sequences", "tokens_per_step")
 HORIZON_WAYS = ("steps", "tokens", "tokens_per_parameter", "flops")
 
 
+class Nonfinite(Settings):
+    """What follows a loss or gradient that is no finite number. The update itself is refused on all ranks, always."""
+
+    skips_in_a_row: CountOrZero = 2
+    """Global batches passed over before the weights themselves are suspected."""
+    rollbacks: CountOrZero = 2
+    """Returns to the last checkpoint, from where the bad batches are passed over; then the run stops."""
+
+
 class Train(Settings):
     """Batch and horizon. Global batch in sequences = micro_batch x grad_accum x data-parallel ranks."""
 
@@ -75,6 +84,10 @@ class Train(Settings):
     """Compute type; parameters and reductions are kept in fp32."""
     grad_clip: OptionalPositive = 1.0
     """Largest norm of the whole gradient, over all ranks; null leaves it unclipped."""
+    nonfinite: Nonfinite = Nonfinite()
+    """Surviving a bad batch."""
+    init_from: OptionalText = None
+    """A run (name or folder) whose newest checkpoint gives the initial weights; null draws them from the seed."""
     compile: bool = False
     """Compile each block with torch.compile."""
     deterministic: bool = False
@@ -108,7 +121,9 @@ class DumpRetention(Settings):
     """Checkpoints to resume from."""
 
     every_steps: OptionalCount = 1000
-    """Save every so many steps; null saves only at the end and when stopped."""
+    """Save every so many steps; null leaves it to `every_minutes`, the end and a stop."""
+    every_minutes: OptionalPositive = None
+    """Save when so much time has passed since the last save; null leaves it to the steps."""
     keep: Count = 2
     """How many of the newest to keep."""
 

@@ -8,6 +8,18 @@ from collections.abc import Mapping
 
 RUN_CONFIG = "RUN_CONFIG"
 
+# What boot tells the rooms that it starts; users set only the first.
+STOP_FILE_VARIABLE = "TRAINWRIGHT_STOP_FILE"
+"""When this file appears the attempt saves and stops; a target may put it into its own scratch folder."""
+ATTEMPT_VARIABLE = "TRAINWRIGHT_ATTEMPT"
+"""The attempt's folder, for end records and signs of life."""
+LEASE_VARIABLE = "TRAINWRIGHT_LEASE"
+"""The lease that must be held for a checkpoint to be committed."""
+DEADLINE_VARIABLE = "TRAINWRIGHT_DEADLINE"
+"""The machine's monotonic clock when it is taken away; one clock serves all processes of a machine."""
+PARENT_VARIABLE = "TRAINWRIGHT_PARENT"
+"""The process that a room was started by and dies with."""
+
 BOOT_VARIABLES = {
     "RUN_EXPERIMENT": "name",
     "RUN_SHARD": "data.shard",

@@ -6,6 +6,8 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+STACKS_SIGNAL = signal.SIGRTMIN + 2
+"""Asks a rank to write the stacks of its threads; free of the meanings that schedulers give to the others."""
 
 
 def die_with_parent(expected_parent: int | None = None) -> None:

@@ -25,6 +25,7 @@ from trainwright.store.files import FileEntry, atomic_writer, read_json, sha256_
 FORMAT = "text shards 1"
 ENDINGS = (".jsonl.zst", ".jsonl.gz", ".jsonl", ".txt.zst", ".txt.gz", ".txt")
 """What `read_documents` reads; the writer writes the first."""
+JSON_ENDINGS = ENDINGS[:3]
 TEXT_KEYS = ("text", "content")
 """Keys of a JSON object that may hold the text, in the order tried."""
 MAX_LINE_BYTES = 256 << 20
@@ -33,6 +34,8 @@ ZSTD_LEVEL = 3
 CHUNK_BYTES = 1 << 20
 ZSTD_INPUT_BYTES = 4 << 10
 """Compressed bytes decoded at once: zstd can make 128 KiB of 4 bytes, so this bounds what one step can fill."""
+
+_AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 Drops = Counter[str]
 """How many documents or lines were left out, by reason."""
@@ -212,7 +215,7 @@ class _OpenShard:
         self.text_bytes = 0
 
     def add(self, text: str, text_bytes: int) -> None:
-        line = json.dumps({"text": text}, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = b'{"text":' + _AS_JSON(text).encode() + b"}\n"
         self._lines.append(line)
         self._line_bytes += len(line)
         self.num_documents += 1
@@ -251,7 +254,7 @@ def read_documents(path: Path, drops: Drops | None = None) -> Iterator[str]:
     Lines without text are no documents: they are left out and counted in `drops` as `empty`.
     """
     counted = Drops() if drops is None else drops
-    is_json = ".jsonl" in path.suffixes
+    is_json = path.name.endswith(JSON_ENDINGS)
     for number, line in enumerate(read_lines(path), 1):
         try:
             text = json_text(line) if is_json else line.decode("utf-8")

@@ -95,11 +95,11 @@ class Bundle:
         )
 
     def encode(self, text: str) -> Tokens:
-        """Return the tokens of a text; special tokens spelled out in it are ordinary text."""
+        """Return the tokens of a text; special tokens spelled out in it are ordinary text, half a character is `?`."""
+        data = text.encode("utf-8", errors="replace")
         if self.kind == "bytes":
-            raw = np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8)
-            return raw.astype(token_dtype(self.vocab_size))
-        return self.encoding.encode_to_numpy(text, disallowed_special=()).astype(token_dtype(self.vocab_size))
+            return np.frombuffer(data, dtype=np.uint8).astype(token_dtype(self.vocab_size))
+        return self.encoding.encode_to_numpy(data.decode(), disallowed_special=()).astype(token_dtype(self.vocab_size))
 
     def encode_document(self, text: str) -> Tokens:
         """Return the separator and the tokens of one document."""

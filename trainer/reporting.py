@@ -1,0 +1,129 @@
+"""What the loop calls back: evaluation, saving and recording of one rank, and the run's first lines."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+
+from trainer import checkpoint
+from trainer.attempt import Attempt
+from trainer.checkpoint import TrainState
+from trainer.device import describe_device
+from trainer.evaluate import Score, Validation, evaluate
+from trainer.loop import StepResult
+from trainer.metrics import Metrics, step_row
+from trainer.nonfinite import Refusals
+from trainer.progress import progress_bar
+from trainer.ranks import Ranks
+from trainer.requests import Request, Requests
+from trainwright.spec.derived import Derived
+from trainwright.spec.paths import RunFolder
+from trainwright.spec.resolved import Training, experiment_hash
+
+log = logging.getLogger("trainer")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One rank's view of a run: what was asked for, and who else is there."""
+
+    training: Training
+    derived: Derived
+    run: RunFolder
+    ranks: Ranks
+    requests: Requests
+    attempt: Attempt
+
+
+def evaluating(
+    setting: Setting, model: torch.nn.Module, validation: Validation, metrics: Metrics | None
+) -> Callable[[int], Request]:
+    """Return the loop's `evaluate`."""
+
+    def run_evaluation(step: int) -> Request:
+        setting.attempt.beat("evaluate", now=True)
+        score = evaluate(model, validation, setting.training.experiment.train, setting.ranks, setting.requests)
+        if not isinstance(score, Score):
+            return score
+        log.info("stage=train step=%d eval_loss=%.4f bits_per_byte=%.4f", step, score.loss, score.bits_per_byte)
+        if metrics is not None:
+            metrics.write(score.row(step))
+        return Request.NONE
+
+    return run_evaluation
+
+
+def saving(
+    setting: Setting,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    start: TrainState,
+    refusals: Refusals,
+) -> Callable[[int, int], None]:
+    """Return the loop's `save`."""
+    began = time.monotonic()
+
+    def save(step: int, cursor: int) -> None:
+        setting.attempt.beat("save", now=True)
+        setting.attempt.check_lease()
+        seconds = round(start.train_seconds + time.monotonic() - began, 3)
+        state = replace(
+            start,
+            step=step,
+            cursor=cursor,
+            train_seconds=seconds,
+            refused=tuple(refusals.refused),
+            rollbacks=refusals.rollbacks,
+        )
+        folder = setting.run.checkpoints
+        took = checkpoint.save(folder, checkpoint.named_state(model, optimizer), state, setting.ranks)
+        setting.requests.save_s = max(setting.requests.save_s, took)
+        log.info("stage=train step=%d checkpoint saved seconds=%.2f", step, took)
+        if setting.ranks.is_first:
+            checkpoint.prune(folder, setting.training.experiment.checkpoint)
+
+    return save
+
+
+def recording(
+    setting: Setting, metrics: Metrics | None, start: int, stack: ExitStack
+) -> Callable[[int, StepResult, float], None]:
+    """Return the loop's `record`."""
+    derived = setting.derived
+    every = derived.experiment.logging.print_every_steps
+    bar = progress_bar("train", derived.steps, start=start, unit="step", shown=setting.ranks.is_first)
+    advance = stack.enter_context(bar)
+
+    def record(step: int, result: StepResult, seconds: float) -> None:
+        row = step_row(derived, setting.ranks, step, result, seconds)
+        if metrics is not None:
+            metrics.write(row)
+        setting.attempt.beat("step", step)
+        advance(f"loss={result.loss:.4f}")
+        if step % every == 0 or step == 1:
+            facts = f"loss={result.loss:.4f} lr={result.lr:.2e} grad_norm={result.agreed.grad_norm:.3f}"
+            speed = row["tokens_per_second"]
+            log.info("stage=train step=%d/%d %s tokens_per_second=%.0f", step, derived.steps, facts, speed)
+
+    return record
+
+
+def log_first_lines(setting: Setting) -> None:
+    """State what is about to be trained, and how it is cut over the ranks."""
+    derived, experiment = setting.derived, setting.training.experiment
+    model, settings, facts = experiment.model, experiment.train, derived.facts()
+    log.info("run: %s attempt=%s folder=%s", experiment.name, setting.attempt.number, setting.run)
+    log.info("experiment: hash=%s", experiment_hash(experiment)[:12])
+    shape = f"dim={model.dim} layers={model.num_layers} heads={model.num_heads} kv_heads={model.kv_heads}"
+    sizes = f"mlp={model.mlp_dim} vocabulary={derived.vocab_size} parameters={derived.num_parameters:,}"
+    log.info("model: %s %s %s", model.kind, shape, sizes)
+    cut = f"micro {settings.micro_batch} x accum {derived.grad_accum} x ranks {derived.ranks}"
+    log.info("batch: %d sequences = %s; %s tokens", derived.global_batch_sequences, cut, f"{derived.tokens_per_step:,}")
+    total = f"{facts['total_tokens']:,} tokens, {facts['total_flops']:.3g} FLOPs"
+    log.info("steps: %d (%s), %d of them warm-up", derived.steps, total, derived.warmup_steps)
+    log.info("learning rate: %.3g peak, %s", experiment.optimizer.lr, experiment.schedule.kind)
+    sharding = "FSDP2" if derived.ranks > 1 else "one rank, unsharded"
+    log.info("device: %s, %s, %s", describe_device(setting.ranks.device), settings.precision, sharding)
