@@ -1,6 +1,8 @@
 """Sends a job: writes exactly what `render` shows, then starts it."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,4 +32,6 @@ def submit(target: Target, job: Job, folder: Path, run: Run | None = None) -> in
 
 
 def _run(command: Sequence[str]) -> int:
-    return subprocess.run(command, check=False).returncode
+    # The rendered script says `trainwright`; started from here that is this very installation.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run(command, check=False, env={**os.environ, "PATH": path}).returncode

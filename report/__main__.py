@@ -8,6 +8,7 @@ from pathlib import Path
 from report import write_report
 from trainwright.spec.exits import Exit, guarded
 from trainwright.spec.paths import RunFolder
+from trainwright.store.process import die_with_boot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,4 +22,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    die_with_boot()
     sys.exit(guarded("report", main))

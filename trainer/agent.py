@@ -5,18 +5,16 @@ and in its end record; torchrun's summary of it would bury that sentence. The ag
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from trainwright.spec.exits import Exit
-from trainwright.store.process import die_with_parent
+from trainwright.store.process import die_with_boot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
-    parent = os.environ.get("TRAINWRIGHT_PARENT")
-    die_with_parent(int(parent) if parent else None)
+    die_with_boot()
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run

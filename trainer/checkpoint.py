@@ -36,6 +36,7 @@ from trainwright.store.files import verify_entry, write_json, write_text
 INDEX = "index.json"
 TRAIN_STATE = "train_state.json"
 HIDDEN = ".saving"
+FORMAT = "checkpoint 1"
 
 log = logging.getLogger("trainer")
 
@@ -133,7 +134,7 @@ def _commit(
     files = [FileEntry(**share["file"]) for share in shares]
     files.append(write_json(hidden / INDEX, index))
     files.append(write_json(hidden / TRAIN_STATE, asdict(train_state)))
-    body = {"format": "checkpoint 1", "step": train_state.step, "files": [asdict(entry) for entry in files]}
+    body = {"format": FORMAT, "step": train_state.step, "files": [asdict(entry) for entry in files]}
     write_json(hidden / MANIFEST, body)
     if final.exists():
         # Only a damaged folder can stand here, since a sound one of this step would have been resumed from.
@@ -148,7 +149,8 @@ def verify(checkpoint: Committed, ranks: Ranks) -> str | None:
     try:
         manifest = read_json(checkpoint.folder / MANIFEST)
         entries = [FileEntry(**entry) for entry in manifest["files"]]
-        wrong = None if manifest["step"] == checkpoint.step else f"{checkpoint.folder / MANIFEST}: is of another step"
+        said, expected = (manifest["format"], manifest["step"]), (FORMAT, checkpoint.step)
+        wrong = None if said == expected else f"{checkpoint.folder / MANIFEST}: is of {said}, not of {expected}"
     except (FileNotFoundError, NotADirectoryError):
         entries, wrong = [], f"{checkpoint.folder / MANIFEST}: missing"
     except (UserError, KeyError, TypeError) as error:

@@ -134,6 +134,16 @@ def walk_problems(settings: Settings) -> Iterator[Problem]:
             yield from (problem.below(name) for problem in walk_problems(value))
 
 
+def default_kind(section: str) -> str:
+    """Return the `kind` of a section that an experiment does not mention."""
+    owner: type[BaseModel] = Experiment
+    *parents, last = section.split(".")
+    for parent in parents:
+        owner = _settings_types(owner, parent)[0]
+    kind: str = owner.model_fields[last].default.kind
+    return kind
+
+
 def kinds(section: str) -> tuple[str, ...]:
     """Return the values of `kind` that a section of the experiment accepts (`model`, `data.source`, ...)."""
     owner: type[BaseModel] = Experiment

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from trainwright.spec.derived import cross_problems
 from trainwright.spec.exits import UserError
-from trainwright.spec.experiment import Experiment, kinds, walk_problems
+from trainwright.spec.experiment import Experiment, default_kind, kinds, walk_problems
 from trainwright.spec.settings import ABSENT, Problem
 from trainwright.spec.variables import RUN_CONFIG, boot_values
 
@@ -83,6 +83,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), environ: Mapping[
     split = [(*_split_override(override), override) for override in overrides]
     for key, text, override in sorted(split, key=lambda one: not one[0].endswith(".kind")):
         _assign(tree, origins, key, text, override)
+    _add_default_kinds(tree, lines)
     for key, (variable, text) in boot_values(environ).items():
         _assign(tree, origins, key, text, variable)
     from_file = {key: line for key, line in lines.items() if origins.get(key) == f"{path}:{line}"}
@@ -180,6 +181,18 @@ def _split_override(override: str) -> tuple[str, str]:
     if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"{override}: an override is written dotted.key=value, such as train.steps=100")
     return key.strip(), text
+
+
+def _add_default_kinds(tree: Tree, lines: Mapping[str, int]) -> None:
+    """Let an override reach into a block that the file leaves to its default: that block keeps its default kind."""
+    for section in ("tokenizer", "data.source"):
+        *parents, last = section.split(".")
+        here: Any = tree
+        for parent in parents:
+            here = here.get(parent, {}) if isinstance(here, dict) else {}
+        block = here.get(last) if isinstance(here, dict) else None
+        if isinstance(block, dict) and section not in lines:
+            block.setdefault("kind", default_kind(section))
 
 
 def _assign(tree: Tree, origins: dict[str, str], key: str, text: str, origin: str) -> None:

@@ -4,6 +4,9 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Mapping
+
+from trainwright.spec.variables import PARENT_VARIABLE
 
 PR_SET_PDEATHSIG = 1
 STACKS_SIGNAL = signal.SIGRTMIN + 2
@@ -21,3 +24,10 @@ def die_with_parent(expected_parent: int | None = None) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if expected_parent is not None and os.getppid() != expected_parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_boot(environ: Mapping[str, str] = os.environ) -> None:
+    """Die with the boot that started this process; by hand, where no boot did, change nothing."""
+    parent = environ.get(PARENT_VARIABLE)
+    if parent:
+        die_with_parent(int(parent))

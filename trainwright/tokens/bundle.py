@@ -66,9 +66,9 @@ class Bundle:
     made: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """How it was made: source, corpus hash, trainer and its version; not part of its identity."""
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Return one more than the largest token id."""
+        """Return one more than the largest token id; cached, because every document asks."""
         return 1 + max(*self.ranks.values(), *self.special_tokens.values())
 
     @property
@@ -138,7 +138,7 @@ class Bundle:
         try:
             manifest = read_json(folder / MANIFEST)
         except FileNotFoundError:
-            raise UserError(f"{folder}: no tokenizer bundle here ({MANIFEST} is missing)") from None
+            raise UserError(f"{folder}: no tokenizer bundle here ({MANIFEST} is missing); run the tokenizer stage") from None
         try:
             entries = [FileEntry(**entry) for entry in manifest["files"]]
             wrong = [problem for entry in entries if (problem := verify_entry(folder, entry, hashes=True))]

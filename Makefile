@@ -1,0 +1,57 @@
+# The words a developer needs. `make demo` first; `make check test` before a change goes in.
+
+PYTHON ?= python3
+VENV := .venv
+# Tools run as modules: a virtual environment's scripts hold absolute paths and break when the checkout moves.
+PY := $(VENV)/bin/python
+# One stamp for this pyproject.toml in this folder: when either changes, the environment is brought up to date once.
+STAMP := $(VENV)/.installed-$(shell { pwd; cat pyproject.toml; } | cksum | tr ' ' '-')
+INSTALLING := $(VENV)/.installing
+SHELL_SCRIPTS = $(shell git ls-files --cached --others --exclude-standard -- .ci/run '*.sh')
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast check format clean
+
+help:  ## list these targets
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make .venv with everything a developer needs
+
+# The stamp is written last. An install that was cut short leaves $(INSTALLING), and the next one starts from nothing.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$$($(PYTHON) --version 2>&1) is too old, trainwright needs 3.11 or newer: name one, as in PYTHON=python3.12" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(if $(wildcard $(INSTALLING)),--clear )$(VENV)
+	@touch $(INSTALLING)
+	$(PY) -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]'
+	@rm -f $(VENV)/.installed-* $(INSTALLING)
+	@touch $@
+
+demo: $(STAMP)  ## train a small model on this machine's CPU, from text to report
+	$(VENV)/bin/trainwright boot experiments/demo.yaml
+
+test: $(STAMP)  ## run every test
+	$(PY) -m pytest
+
+test-fast: $(STAMP)  ## run the tests that need no fleet of processes (under three minutes)
+	$(PY) -m pytest -m "not slow"
+
+check: $(STAMP)  ## lint, formatting, types, shell scripts, and the built wheel
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(if $(strip $(SHELL_SCRIPTS)),$(VENV)/bin/shellcheck $(SHELL_SCRIPTS))
+	$(PY) .ci/wheel.py
+
+format: $(STAMP)  ## rewrite the sources as ruff formats them
+	$(PY) -m ruff check --fix-only --quiet .
+	$(PY) -m ruff format .
+
+# One measurement each: bench/NAME.py prints one JSON object as its last line; bench/results/ keeps what was committed.
+prove-%: $(STAMP)  ## run the measurement bench/NAME.py, such as prove-imports
+	$(PY) bench/$*.py
+
+clean:  ## remove what can be made again; runs and data in workspace/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

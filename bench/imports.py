@@ -1,0 +1,64 @@
+"""How long the command line's imports take: words alone, and everything that rendering needs.
+
+    make prove-imports
+
+Every import runs in a Python of its own. The programs take turns, so that a slow moment of the machine falls on all of
+them; the median counts. `python` is an interpreter that imports nothing: what nobody can avoid.
+"""
+
+import json
+import os
+from pathlib import Path
+import platform
+from statistics import median
+import subprocess
+import sys
+import time
+
+ROUNDS = 21
+LIMIT_S = 0.3
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = {
+    "python": "",
+    "spec": "import trainwright.spec",
+    "render": "import infra.cli, infra.job, infra.targets, infra.submit",
+}
+
+
+def main() -> int:
+    """Print the medians as one JSON object; return 1 when one is over the limit."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    for number in range(ROUNDS + 1):
+        for name, program in PROGRAMS.items():
+            taken = run(program)
+            # The first round fills the caches of files and of byte code.
+            if number > 0:
+                seconds[name].append(taken)
+    medians = {name: round(median(taken), 4) for name, taken in seconds.items()}
+    over = [name for name in ("spec", "render") if medians[name] > LIMIT_S]
+    result = {
+        "bench": "imports",
+        "unit": "seconds from start to end of a fresh interpreter, median",
+        "rounds": ROUNDS,
+        "limit": LIMIT_S,
+        **medians,
+        "slowest": {name: round(max(taken), 4) for name, taken in seconds.items()},
+        "passed": not over,
+        "python_version": platform.python_version(),
+        "processors": os.cpu_count(),
+    }
+    print(json.dumps(result))
+    return 1 if over else 0
+
+
+def run(program: str) -> float:
+    """Return the seconds that a fresh interpreter takes for a program."""
+    # Byte code is kept, as after an installation; some machines switch that off for all Pythons.
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environ, check=True)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(main())

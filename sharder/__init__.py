@@ -1,0 +1,1 @@
+"""Text in, shards out: the shard, tokenizer and encode stages. CPU only, no torch."""

@@ -1,0 +1,38 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from made_corpus import REPOSITORY
+from sharder.stop import SIGNALS
+
+SWALLOWED = """
+import sys, time
+from sharder.stop import check, obey_signals
+from trainwright.spec.exits import guarded
+
+def main():
+    obey_signals()
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+        check()
+
+sys.exit(guarded("test", main))
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stop_request_is_heard_even_when_a_library_swallows_it(number: signal.Signals) -> None:
+    words = [sys.executable, "-c", SWALLOWED]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=REPOSITORY, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert err == f"test: interrupted: {number.name}\n"
