@@ -138,7 +138,7 @@ class Bundle:
         try:
             manifest = read_json(folder / MANIFEST)
         except FileNotFoundError:
-            raise UserError(f"{folder}: no tokenizer bundle here ({MANIFEST} is missing); run the tokenizer stage") from None
+            raise UserError(f"{folder}: no tokenizer bundle here (no {MANIFEST}); run the tokenizer stage") from None
         try:
             entries = [FileEntry(**entry) for entry in manifest["files"]]
             wrong = [problem for entry in entries if (problem := verify_entry(folder, entry, hashes=True))]
