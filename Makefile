@@ -10,7 +10,7 @@ INSTALLING := $(VENV)/.installing
 SHELL_SCRIPTS = $(shell git ls-files --cached --others --exclude-standard -- .ci/run '*.sh')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check format clean
+.PHONY: help install demo test test-fast kills check format clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: $(STAMP)  ## run every test
 
 test-fast: $(STAMP)  ## run the tests that need no fleet of processes (under three minutes)
 	$(PY) -m pytest -m "not slow"
+
+kills: $(STAMP)  ## kill a dozen real processes of real runs; the commit chooses which and when
+	$(PY) bench/kills.py --kills 12 --seed "$$(git rev-parse HEAD)"
 
 check: $(STAMP)  ## lint, formatting, types, shell scripts, and the built wheel
 	$(PY) -m ruff check .

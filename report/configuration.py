@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import PydanticUndefined
-
 from report.document import Block, Code, Column, Paragraph, Section, Table
 from report.facts import Facts
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.resolved import dump, plain
 from trainwright.spec.settings import Settings
+
+REQUIRED = "required"
+"""Shown as the default of a field that has none."""
 
 
 def configuration(facts: Facts) -> Section:
@@ -37,7 +38,8 @@ def changed(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, An
     A field without a default, and the choice of another kind, count as changed.
     """
     for name, field in type(settings).model_fields.items():
-        value, default = getattr(settings, name), field.default
+        value = getattr(settings, name)
+        default = REQUIRED if field.is_required() else field.default
         if isinstance(value, Settings):
             kind, usual = getattr(value, "kind", None), getattr(default, "kind", None)
             if kind != usual:
@@ -49,8 +51,6 @@ def changed(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any, An
 
 def shown(value: Any) -> str:
     """Return a value as YAML writes it in one line."""
-    if value is PydanticUndefined:
-        return "required"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

@@ -67,8 +67,9 @@ def evaluate(
     for start in range(0, num_samples, pass_size):
         first = start + ranks.rank * train.micro_batch
         totals += _score(model, validation, train, ranks, np.arange(first, first + train.micro_batch), num_samples)
-        seen = ranks.sum(torch.tensor([float(requests.look() == kind) for kind in Request], device=ranks.device))
-        asked = max((kind for kind in Request if seen[kind] > 0), default=Request.NONE)
+        seen = requests.look()
+        votes = ranks.sum(torch.tensor([float(seen == kind) for kind in Request], device=ranks.device))
+        asked = max((kind for kind in Request if votes[kind] > 0), default=Request.NONE)
         if asked is not Request.NONE:
             model.train()
             return asked

@@ -44,7 +44,14 @@ def continuations(
 
 
 def write_samples(
-    path: Path, model: nn.Module, validation: Validation, bundle: Bundle, experiment: Experiment, ranks: Ranks
+    path: Path,
+    model: nn.Module,
+    validation: Validation,
+    bundle: Bundle,
+    experiment: Experiment,
+    ranks: Ranks,
+    *,
+    step: int,
 ) -> None:
     """Write continuations of prompts taken evenly from the validation corpus, a JSON object a line, for the report."""
     train, count, length = experiment.train, experiment.logging.num_samples, experiment.logging.sample_tokens
@@ -55,7 +62,12 @@ def write_samples(
     drawn = continuations(model, prompts, length, bundle.vocab_size, train, ranks) if prompts else []
     if ranks.is_first:
         rows = [
-            {"prompt": bundle.decode(prompt), "continuation": bundle.decode(more), "temperature": TEMPERATURE}
+            {
+                "prompt": bundle.decode(prompt),
+                "continuation": bundle.decode(more),
+                "step": step,
+                "temperature": TEMPERATURE,
+            }
             for prompt, more in zip(prompts, drawn, strict=True)
         ]
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -48,6 +48,8 @@ def resume_or_start(
         raise UserError(f"{folder}: none of its {len(found)} checkpoints verifies; {ways}")
     log.info("resume: starting from step 0, because %s holds no checkpoint", folder)
     initialise(model, seed)
+    # A run that goes back to its start, having saved nothing yet, has moments already.
+    optimizer.state.clear()
     if init_from is not None:
         _take_weights(init_from, model, ranks)
     return fresh

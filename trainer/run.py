@@ -139,12 +139,17 @@ def _train_from(state: TrainState, setting: Setting, built: Built, refusals: Ref
         setting.attempt.beat("finish", parts.step, now=True)
         if parts.evaluated_step == derived.steps:
             # A request that came with the very end changes nothing: the work is done.
-            write_samples(setting.run.samples, built.model, built.validation, built.bundle, experiment, ranks)
+            _write_samples(setting, built, parts.step)
             return Exit.OK, f"complete at step {parts.step}"
     at = f"at step {parts.step} of {derived.steps}"
     if request is Request.END:
         return Exit.OK, f"ended on request {at}, saved"
     return Exit.INTERRUPTED, f"interrupted {at}, saved"
+
+
+def _write_samples(setting: Setting, built: Built, step: int) -> None:
+    experiment, path = setting.training.experiment, setting.run.samples
+    write_samples(path, built.model, built.validation, built.bundle, experiment, setting.ranks, step=step)
 
 
 def build_sharded(derived: Derived, ranks: Ranks) -> torch.nn.Module:

@@ -146,7 +146,7 @@ def test_a_broken_manifest_is_one_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no tokenizer bundle here \(manifest\.json is missing\)"):
+    with pytest.raises(UserError, match=r"no tokenizer bundle here \(no manifest\.json\)"):
         Bundle.load(tmp_path)
 
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -75,7 +75,7 @@ class Lease:
             try:
                 if not holds(self.path, self.holder.id):
                     return
-                _write(self.path, Holder(**{**asdict(self.holder), "counter": counter}))
+                _write(self.path, replace(self.holder, counter=counter))
             except OSError:
                 # A full or absent disk must not kill the run: claimants are patient, and commits re-read the lease.
                 continue
@@ -90,21 +90,33 @@ def acquire(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     identity = secrets.token_hex(8)
-    generation = _wait_for_death(path, wait, patience_s)
-    while True:
-        try:
-            descriptor = os.open(_claim(path, generation + 1), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            # Another claimant was first. If it lives its lease appears; if it died between claim and lease, go past it.
-            after = _wait_for_lease(path, generation, patience_s)
-            generation = generation + 1 if after is None else _wait_for_death(path, wait, patience_s)
-            continue
-        os.close(descriptor)
-        break
+    dead = _wait_for_death(path, wait, patience_s)
+    generation = dead.generation if dead else 0
+    while not _take_claim(path, generation, dead):
+        # Another claimant was first. If it lives its lease appears; if it died between claim and lease, go past it.
+        if _wait_for_lease(path, dead, patience_s):
+            dead = _wait_for_death(path, wait, patience_s)
+            generation = dead.generation if dead else 0
+        else:
+            generation += 1
     holder = Holder(identity, generation + 1, socket.gethostname(), os.getpid(), _process_start(os.getpid()), 0, what)
     _write(path, holder)
     _claim(path, generation).unlink(missing_ok=True)
     return Lease(path, holder)
+
+
+def _take_claim(path: Path, generation: int, dead: Holder | None) -> bool:
+    """Return whether we may be the next generation: its claim is ours, and the lease still the one judged dead."""
+    claim = _claim(path, generation + 1)
+    try:
+        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        return False
+    if read_holder(path) == dead:
+        return True
+    # We slept while others came and went: the claim that we made had been used and cleared away.
+    claim.unlink(missing_ok=True)
+    return False
 
 
 def holds(path: Path, identity: str) -> bool:
@@ -137,11 +149,11 @@ def is_live(path: Path, watch_s: float = 3 * BEAT_S) -> bool:
     return False
 
 
-def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) -> int:
-    """Return the generation of the dead holder (0 when there is none); raise when the holder lives."""
+def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) -> Holder | None:
+    """Return the dead holder (None when there is none); raise when the holder lives."""
     holder = read_holder(path)
     if holder is None:
-        return 0
+        return None
     alive = _alive_here(holder)
     who = f"{holder.what} (pid {holder.pid} on {holder.host})"
     if alive:
@@ -153,20 +165,20 @@ def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) 
             time.sleep(min(0.2, patience_s / 4))
             now = read_holder(path)
             if now is None:
-                return holder.generation
+                return None
             if now != holder:
                 raise LeaseHeldError(f"{path}: held by {who}, whose counter moves; stop that one first")
-    return holder.generation
+    return holder
 
 
-def _wait_for_lease(path: Path, generation: int, patience_s: float) -> Holder | None:
+def _wait_for_lease(path: Path, dead: Holder | None, patience_s: float) -> bool:
+    """Return whether the lease changes within the patience: whoever made the next claim lives, or has been and gone."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        holder = read_holder(path)
-        if holder is not None and holder.generation > generation:
-            return holder
+        if read_holder(path) != dead:
+            return True
         time.sleep(min(0.2, patience_s / 4))
-    return None
+    return False
 
 
 def _alive_here(holder: Holder) -> bool | None:
