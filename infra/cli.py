@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.rooms import become
 from trainwright import __version__
+from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
 from trainwright.spec.paths import RunFolder, root_from
@@ -113,13 +114,13 @@ def init(argv: Sequence[str]) -> int:
     parser.add_argument("name", help="the new experiment's name")
     parser.add_argument("--like", metavar="EXP", help="start from this experiment instead of the defaults")
     arguments = parser.parse_args(argv)
+    validate({"name": arguments.name, "train": {"steps": "1", "global_batch_sequences": "8"}}, "init")
     path = Path("experiments") / f"{arguments.name}.yaml"
     if path.exists():
         raise UserError(f"{path}: exists already; choose another name, or delete it")
     if arguments.like:
         text = renamed(find_experiment(arguments.like), arguments.name)
     else:
-        validate({"name": arguments.name, "train": {"steps": "1", "global_batch_sequences": "8"}}, str(path))
         text = commented_experiment(arguments.name)
     write_text(path, text)
     print(f"{path}: written; try `trainwright show {arguments.name}`")
@@ -129,6 +130,7 @@ def init(argv: Sequence[str]) -> int:
 def render(argv: Sequence[str]) -> int:
     """Print or write the exact files that launch would send."""
     from infra.job import build_job
+    from infra.shell import command_line
     from infra.submit import stale, write_rendered
     from infra.targets import TARGETS
 
@@ -143,7 +145,7 @@ def render(argv: Sequence[str]) -> int:
         if arguments.output is None:
             raise UserError("render --check: needs the folder to check; add -o DIR")
         if old := stale(files, arguments.output):
-            again = f"trainwright render {arguments.words[0]} --target {arguments.target} -o {arguments.output}"
+            again = command_line(["trainwright", "render", *(word for word in argv if word != "--check")])
             raise UserError(f"{arguments.output}: not up to date: {', '.join(old)}; run `{again}`")
         print(f"{arguments.output}: up to date")
     elif arguments.output is not None:
@@ -223,7 +225,7 @@ def _room_with_run(room: str, file: Callable[[RunFolder], Path]) -> Callable[[Se
 
 def _parser(word: str, description: str) -> argparse.ArgumentParser:
     width = min(100, shutil.get_terminal_size().columns)
-    return argparse.ArgumentParser(
+    return WordParser(
         prog=f"trainwright {word}",
         description=description,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=width),

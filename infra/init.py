@@ -57,7 +57,7 @@ def _scalar(value: Any) -> str:
 def renamed(source: Path, name: str) -> str:
     """Return another experiment's text, comments and all, under a new name."""
     load_experiment(source, environ={})
-    text, count = re.subn(r"(?m)^name:[^\n#]*", f"name: {name}", read_source(source), count=1)
+    text, count = re.subn(r"(?m)^name:[ \t]*[^\s#]+", f"name: {name}", read_source(source), count=1)
     if count != 1:
         raise UserError(f"{source}: has no line `name: ...` to change")
     return text

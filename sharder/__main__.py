@@ -5,8 +5,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import find_experiment, split_words
 from trainwright.spec.paths import Places, root_from
@@ -17,13 +17,6 @@ WORDS_HELP = (
     "an experiment file, a name in ./experiments or a run's experiment.yaml (default: RUN_CONFIG), "
     "then values on top of it, such as data.workers=4"
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints end with the code for wrong words, not with argparse's own."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +68,7 @@ def _encode_by_hand(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m sharder", description="Text in, shards out.")
+    parser = WordParser(prog="python -m sharder", description="Text in, shards out.")
     words = parser.add_subparsers(dest="word", required=True, metavar="shard|tokenizer|encode")
     pages = {
         "shard": "Write text shards from data.source into datasets/{train,val}/NAME, once; resumes where it stopped.",

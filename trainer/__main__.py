@@ -1,23 +1,25 @@
 """`python -m trainer RUN/training.yaml`: one rank of a run, by hand or under torchrun."""
 
-import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, describe_os_error, guarded
 from trainwright.spec.paths import RunFolder
 from trainwright.spec.resolved import read_training
 from trainwright.store.process import die_with_parent
+
+log = logging.getLogger("trainer")
 
 LOCAL_VARIABLES = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Train from token shards.")
+    parser = WordParser(prog="python -m trainer", description="Train from token shards.")
     parser.add_argument("training", type=Path, help="the run's training.yaml, written by boot")
     arguments = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))
@@ -39,9 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         attempt.end(Exit.FAILED, describe_os_error(error))
         raise
     except Exception as error:
-        # Recorded for boot, which cannot see this process's traceback, then raised for people.
-        attempt.end(Exit.FAILED, f"{type(error).__name__}: {error}")
-        raise
+        # One sentence here and in the record: when a rank dies, each of its neighbours has a traceback of its own.
+        words = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+        attempt.end(Exit.FAILED, words)
+        written = attempt.explain(error)
+        if written is None:
+            raise
+        log.error("%s; traceback in %s", words, written)  # noqa: TRY400 - the traceback is in the file
+        return Exit.FAILED
     # torchrun takes any other code of one rank as a failure and kills its neighbours while they finish.
     return Exit.OK if "TORCHELASTIC_RUN_ID" in os.environ else code
 

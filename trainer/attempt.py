@@ -7,13 +7,14 @@ import contextlib
 import faulthandler
 import os
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
 from trainwright.spec.exits import Exit, MissingError
 from trainwright.spec.paths import RunFolder
 from trainwright.spec.variables import ATTEMPT_VARIABLE, LEASE_VARIABLE
-from trainwright.store.files import write_json
+from trainwright.store.files import write_json, write_text
 from trainwright.store.lease import holds
 from trainwright.store.process import STACKS_SIGNAL
 
@@ -62,6 +63,17 @@ class Attempt:
             # On a full disk there is no record; boot then says that the rank ended without one.
             with contextlib.suppress(OSError):
                 write_json(self._folder / f"rank_{self._rank:05d}.json", record)
+
+    def explain(self, error: Exception) -> Path | None:
+        """Write the traceback of what nobody foresaw beside the end record; None by hand, or when even that fails."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"traceback_{self._rank:05d}.txt"
+        try:
+            write_text(path, "".join(traceback.format_exception(error)))
+        except OSError:
+            return None
+        return path
 
     def check_lease(self) -> None:
         """Raise `MissingError` when another boot has taken the run over: its files are not ours to write any more."""

@@ -39,7 +39,10 @@ def resume_or_start(
         stored = checkpoint.read_train_state(each)
         checkpoint.check_same_run(each, stored, fresh)
         initialise(model, seed)
-        _allocate_state(optimizer)
+        # Before the first update an optimizer has no state, and neither has a checkpoint of that step.
+        optimizer.state.clear()
+        if stored.step:
+            _allocate_state(optimizer)
         checkpoint.load(each, checkpoint.named_state(model, optimizer))
         log.info("resume: from %s, the newest checkpoint that verifies", each.folder.name)
         return stored

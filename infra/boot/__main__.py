@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from infra.boot.stages import STAGES
+from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import guarded
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = WordParser(
         prog="trainwright boot",
         description="Take an experiment from text to a trained model: prepare, shard, tokenizer, train, report. "
         "Stages that are done are skipped; a run that was stopped goes on.",

@@ -1,9 +1,12 @@
 """Attempts: one start of boot on a run, its records, and the exit code that they add up to.
 
-attempts/0003/start.json        when, where, by which lease
-attempts/0003/prepared.json     node 0 has done the stages before training; the other nodes may go on
-attempts/0003/rank_00001.json   how each rank ended
-attempts/0003/end.json          how the attempt ended; an attempt without one is a loss (boot killed, node gone)
+    attempts/0003/start.json            when, where, by which lease, and what was done before
+    attempts/0003/prepared.json         node 0 has done the stages before training; the other nodes may go on
+    attempts/0003/alive_00001.json      each rank's last sign of life
+    attempts/0003/rank_00001.json       how each rank ended
+    attempts/0003/traceback_00001.txt   what nobody foresaw, whole
+    attempts/0003/stacks_00001.txt      where each rank's threads were when the run hung
+    attempts/0003/end.json              how the attempt ended; one without it is a loss (boot killed, node gone)
 """
 
 import socket
@@ -26,6 +29,8 @@ class Outcome:
     code: int
     reason: str
     step: int | None = None
+    counted: int | None = None
+    """The code that budgets go on to count, where a spent budget made the exit code a final one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,8 @@ class Attempt:
         """Write the end record."""
         seconds = round(time.monotonic() - self.started, 3)
         record = {"code": outcome.code, "reason": outcome.reason, "step": outcome.step, "seconds": seconds}
-        write_json(self.end_record, record)
+        counted = {} if outcome.counted is None else {"counted": outcome.counted}
+        write_json(self.end_record, {**record, **counted})
 
 
 def start_attempt(run: RunFolder, lease_id: str, progress: str) -> Attempt:
@@ -91,7 +97,8 @@ def past_attempts(run: RunFolder) -> list[Past]:
         if end is None:
             found.append(Past(progress, None, fresh_budget=continued))
         else:
-            found.append(Past(progress, end["code"], end["reason"], end["step"], continued))
+            code = end.get("counted", end["code"])
+            found.append(Past(progress, code, end["reason"], end["step"], continued))
     return found
 
 

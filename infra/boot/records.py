@@ -32,8 +32,9 @@ class Record:
             return cls(**read_json(path))
         except FileNotFoundError:
             return None
-        except TypeError as error:
-            raise UserError(f"{path}: not a stage record ({error}); boot --redo {path.stem} makes it anew") from None
+        except (TypeError, UserError) as error:
+            why = str(error).removeprefix(f"{path}: ")
+            raise UserError(f"{path}: not a stage record ({why}); boot --redo {path.stem} makes it anew") from None
 
     def broken_output(self) -> str | None:
         """Return what is wrong with the first output that is missing or changed, or None."""

@@ -19,7 +19,7 @@ from infra.boot.stages import tokenizer_hash
 from infra.boot.supervise import POLL_S, Interrupts, supervise
 from infra.boot.watch import Watch
 from infra.rooms import child_environment
-from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError
+from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError, describe_os_error
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.paths import ROOT_VARIABLE, Places
 from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
@@ -54,7 +54,8 @@ class Boot:
         log.info("boot: run folder %s", run)
         if self.node.is_first:
             self._obey_wishes()
-        if run.ended.exists():
+        # Another node may still see the record that node 0 is about to remove.
+        if run.ended.exists() and not (self.go_on or self.fresh):
             reason = read_json(run.ended).get("reason")
             log.info("boot: this run was ended (%s); boot --continue goes on with it", reason)
             return Exit.OK
@@ -93,7 +94,7 @@ class Boot:
         if spent is None:
             return outcome
         log.error("boot: %s; the run stops here: mend the cause, then boot --continue", spent)
-        return Outcome(Exit.REFUSED, f"{spent}; after: {outcome.reason}", outcome.step)
+        return Outcome(Exit.REFUSED, f"{spent}; after: {outcome.reason}", outcome.step, counted=outcome.code)
 
     def _attempt(self, attempt: Attempt, lease: Lease, started: float) -> Outcome:
         """Do every stage; whatever happens becomes an outcome, so that the attempt never lacks its end record."""
@@ -107,10 +108,14 @@ class Boot:
                 if outcome is not None:
                     return outcome
         except Interrupted as stop:
+            log.info("boot: interrupted %s", stop)
             return Outcome(Exit.INTERRUPTED, str(stop))
         except UserError as error:
             log.error("boot: %s", error)  # noqa: TRY400 - a sentence for its user, not a traceback
             return Outcome(error.exit, str(error))
+        except OSError as error:
+            log.error("boot: %s", describe_os_error(error))  # noqa: TRY400 - likewise
+            return Outcome(Exit.FAILED, describe_os_error(error))
         if self.places.run.ended.exists():
             return Outcome(Exit.OK, "ended on request")
         return Outcome(Exit.OK, "complete" if self.until == STAGES[-1] else f"done until {self.until}")
@@ -187,7 +192,7 @@ class Boot:
         environ = child_environment({ROOT_VARIABLE: str(self.places.root)})
         code, _ = supervise(command, environ, self.interrupts)
         if code == Exit.INTERRUPTED or (code != 0 and self.interrupts.pending()):
-            raise Interrupted(f"stage {stage} stopped; run boot again to go on")
+            raise Interrupted(f"in stage {stage}; run boot again to go on")
         if code in (Exit.REFUSED, Exit.MISSING):
             # The room has said why; the class carries its code out of here.
             kind = MissingError if code == Exit.MISSING else UserError
@@ -228,31 +233,41 @@ class Boot:
 
     def _follow(self, started: float) -> int:
         """Wait for node 0 to prepare the run, then train beside it."""
-        limit = 60 * self.experiment.resources.wait_minutes
-        attempt = self._wait_for_first_node(limit)
-        if not attempt.prepared.exists():
+        if self._nothing_left():
+            log.info("boot: every stage is done already")
+            return Exit.OK
+        attempt = self._wait_for_first_node(60 * self.experiment.resources.wait_minutes)
+        if attempt.end_record.exists():
             code = int(read_json(attempt.end_record)["code"])
-            log.info("boot: node 0 ended with %d before training", code)
+            log.info("boot: node 0 ended with %d before this node trained", code)
             return code
         self.interrupts.stop_file = _stop_file(self.places, attempt)
         lease_id = str(read_json(attempt.folder / "start.json")["lease"])
         return self._run_ranks(attempt, lease_id, started).code
 
+    def _nothing_left(self) -> bool:
+        """Return whether the run is complete; node 0 finds the same, and may be gone before this node looks."""
+        if self.redo is not None or self.fresh:
+            return False
+        asked = [stage for stage in WORK if STAGES.index(stage.name) <= STAGES.index(self.until)]
+        return all(self._done(stage) is not None for stage in asked)
+
     def _wait_for_first_node(self, limit_s: float) -> Attempt:
         """Return node 0's attempt once it is prepared or over; a lease that stands still is a dead boot's."""
         run = self.places.run
         log.info("waiting: for node 0 to prepare %s; at most %.0f s without a sign of life", run, limit_s)
-        seen, deadline = read_holder(run.lease), time.monotonic() + limit_s
+        seen, alive, deadline = read_holder(run.lease), False, time.monotonic() + limit_s
         while time.monotonic() < deadline:
             if self.interrupts.pending():
                 raise Interrupted("while waiting for node 0")
             holder = read_holder(run.lease)
             if holder is not None and holder != seen:
                 # A lease that changes under our eyes is alive, whatever the clocks say.
-                seen, deadline = holder, time.monotonic() + limit_s
-                attempt = attempt_of(run, holder.id)
-                if attempt is not None and (attempt.prepared.exists() or attempt.end_record.exists()):
-                    return attempt
+                seen, alive, deadline = holder, True, time.monotonic() + limit_s
+            # One that is taken away belonged to a boot that has come to its end.
+            attempt = attempt_of(run, seen.id) if seen is not None and (alive or holder is None) else None
+            if attempt is not None and (attempt.prepared.exists() or attempt.end_record.exists()):
+                return attempt
             time.sleep(POLL_S)
         raise MissingError(f"{run.lease}: node 0 gave no sign of life for {limit_s:.0f} s; is its boot running?")
 

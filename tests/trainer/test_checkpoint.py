@@ -65,17 +65,16 @@ def test_a_view_is_saved_without_the_rest_of_its_storage(tmp_path: Path, one: Ra
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("bit", range(8))
-def test_no_single_flipped_bit_passes(tmp_path: Path, one: Ranks, name: str, bit: int) -> None:
+def test_a_flipped_bit_in_any_byte_is_noticed(tmp_path: Path, one: Ranks, name: str) -> None:
     found = saved(tmp_path, one)
     path = found.folder / name
     sound = path.read_bytes()
     passed = []
     for at in range(len(sound)):
-        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1 << bit]) + sound[at + 1 :])
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 1 << at % 8]) + sound[at + 1 :])
         if checkpoint.verify(found, one) is None:
             passed.append(at)
-    assert not passed, sound[passed[0] - 20 : passed[0] + 20]
+    assert not passed
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -92,7 +91,9 @@ def test_a_cut_or_missing_file_is_named(tmp_path: Path, one: Ranks, name: str) -
 
 def test_a_folder_under_the_name_of_another_step_is_refused(tmp_path: Path, one: Ranks) -> None:
     saved(tmp_path, one).folder.rename(tmp_path / step_name(9))
-    assert "is of ('checkpoint 1', 3), not of ('checkpoint 1', 9)" in (checkpoint.verify(checkpoint.committed(tmp_path)[0], one) or "")
+    assert "is of ('checkpoint 1', 3), not of ('checkpoint 1', 9)" in (
+        checkpoint.verify(checkpoint.committed(tmp_path)[0], one) or ""
+    )
 
 
 def test_only_folders_of_steps_count_and_the_newest_comes_first(tmp_path: Path, one: Ranks) -> None:
@@ -147,7 +148,12 @@ def test_every_difference_of_another_run_is_named() -> None:
     other = TrainState(0, 0, "another", {"seed": 2, "optimizer.lr": 0.1, "model.dim": 8})
     with pytest.raises(UserError) as caught:
         checkpoint.check_same_run(found, stored, other)
-    for part in ("there", "seed: was 1, is now 2", "model.dim: was not there, is now 8", "were corpus, are now another"):
+    for part in (
+        "there",
+        "seed: was 1, is now 2",
+        "model.dim: was not there, is now 8",
+        "were corpus, are now another",
+    ):
         assert part in str(caught.value)
     assert "optimizer.lr" not in str(caught.value)
     checkpoint.check_same_run(found, stored, TrainState(0, 0, "corpus", dict(stored.fixed)))

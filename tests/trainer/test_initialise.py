@@ -1,5 +1,6 @@
 """Initial weights: a function of seed, name and row, on any number of ranks."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -19,7 +20,7 @@ from trainwright.spec.paths import RunFolder
 def test_rows_do_not_depend_on_how_they_are_split(cuts: list[int]) -> None:
     total = 3 * BLOCK_ROWS
     edges = [0, *sorted(cuts), total]
-    parts = [_rows(1, "x", at, until - at, (3,)) for at, until in zip(edges, edges[1:], strict=False)]
+    parts = [_rows(1, "x", at, until - at, (3,)) for at, until in pairwise(edges)]
     assert torch.equal(torch.cat(parts), _rows(1, "x", 0, total, (3,)))
 
 

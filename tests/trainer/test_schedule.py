@@ -1,5 +1,6 @@
 """Learning rates at the edges, and between them never above the peak."""
 
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -27,7 +28,7 @@ def test_the_rate_rises_to_the_peak_and_falls_to_the_share(horizon: tuple[int, i
     assert shares[:warmup] == sorted(shares[:warmup])
     assert all(least - 1e-12 <= share <= 1 + 1e-12 for share in shares[warmup:])
     falling = shares[max(0, warmup - 1) :]
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(falling, falling[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(falling))
     assert shares == [cosine(settings, step, steps, warmup) for step in range(steps)]
 
 

@@ -26,7 +26,11 @@ def opened(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> tuple[To
 
 
 def first(
-    opened: tuple[TokenCorpus, SampleOrder], dealing: Dealing, count: int, cursor: int = 0, refused: tuple[int, ...] = ()
+    opened: tuple[TokenCorpus, SampleOrder],
+    dealing: Dealing,
+    count: int,
+    cursor: int = 0,
+    refused: tuple[int, ...] = (),
 ) -> list[Batch]:
     with batches(*opened, dealing, cursor, refused) as stream:
         return list(islice(stream, count))
@@ -41,9 +45,7 @@ def same(left: Batch, right: Batch) -> bool:
     )
 
 
-@given(
-    micro=st.integers(1, 8), accum=st.integers(1, 8), ranks=st.integers(1, 8), cursor=st.integers(0, 10**12)
-)
+@given(micro=st.integers(1, 8), accum=st.integers(1, 8), ranks=st.integers(1, 8), cursor=st.integers(0, 10**12))
 def test_the_ranks_take_each_sample_of_a_batch_once(micro: int, accum: int, ranks: int, cursor: int) -> None:
     dealt = [Dealing(micro, accum, rank, ranks).rows(cursor) for rank in range(ranks)]
     assert {part.shape for part in dealt} == {(accum, micro)}
@@ -51,7 +53,9 @@ def test_the_ranks_take_each_sample_of_a_batch_once(micro: int, accum: int, rank
     assert np.array_equal(together, cursor + np.arange(micro * accum * ranks))
 
 
-@given(cut=st.sampled_from([(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8)]), cursor=st.integers(0, 500))
+@given(
+    cut=st.sampled_from([(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8)]), cursor=st.integers(0, 500)
+)
 def test_any_cut_of_a_batch_holds_the_same_samples(
     opened: tuple[TokenCorpus, SampleOrder], cut: tuple[int, int, int], cursor: int
 ) -> None:

@@ -88,8 +88,8 @@ def _fields(manifest: TokenManifest) -> dict[str, Any]:
 def made_text(seed: str) -> str:
     """Return a text with something to learn in it."""
     draw = random.Random(seed)
-    things = "river mountain house garden letter window horse winter".split()
-    doings = "sees follows holds remembers leaves".split()
+    things = ["river", "mountain", "house", "garden", "letter", "window", "horse", "winter"]
+    doings = ["sees", "follows", "holds", "remembers", "leaves"]
     return "".join(
         f"The {draw.choice(things)} {draw.choice(doings)} the {draw.choice(things)}. "
         for _ in range(draw.randint(14, 22))

@@ -192,7 +192,7 @@ class TokenCorpus:
             raise UserError(f"{folder}: the corpus {what}; run the tokenizer stage")
         verify_shards(folder, self.manifest.shards, hashes=False)
         self._ends = np.cumsum([shard.num_tokens for shard in self.manifest.shards])
-        self._open: OrderedDict[int, tuple[int, Layout]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[int, Layout, tuple[int, int]]] = OrderedDict()
 
     @property
     def shard_tokens(self) -> tuple[int, ...]:
@@ -230,22 +230,30 @@ class TokenCorpus:
         return tokens
 
     def _read_shard(self, index: int, start: int, stop: int) -> Tokens:
-        descriptor, layout = self._descriptor(index)
+        descriptor, layout, stamp = self._descriptor(index)
         wanted = (stop - start) * layout.token_bytes
         data = os.pread(descriptor, wanted, layout.header_bytes + start * layout.token_bytes)
-        if len(data) != wanted:
+        if len(data) != wanted or _stamp(descriptor) != stamp:
             path = self.folder / self.manifest.shards[index].path
-            raise UserError(f"{path}: changed under the run: tokens {start} to {stop} are no longer there")
+            way = "restore the file and run boot again, or boot --redo tokenizer"
+            raise UserError(f"{path}: changed under the run, which has read it in another state; {way}")
         return np.frombuffer(data, dtype=layout.dtype)
 
-    def _descriptor(self, index: int) -> tuple[int, Layout]:
+    def _descriptor(self, index: int) -> tuple[int, Layout, tuple[int, int]]:
         if index not in self._open:
             path = self.folder / self.manifest.shards[index].path
             layout = read_layout(path)
             if layout.num_tokens != self.manifest.shards[index].num_tokens:
                 raise UserError(f"{path}: holds {layout.num_tokens} tokens, but its manifest says otherwise")
-            self._open[index] = (os.open(path, os.O_RDONLY), layout)
+            descriptor = os.open(path, os.O_RDONLY)
+            self._open[index] = (descriptor, layout, _stamp(descriptor))
             if len(self._open) > MAX_OPEN_SHARDS:
                 os.close(self._open.popitem(last=False)[1][0])
         self._open.move_to_end(index)
         return self._open[index]
+
+
+def _stamp(descriptor: int) -> tuple[int, int]:
+    """Return size and time of change of an open file: equal stamps, equal bytes, short of malice."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_mtime_ns
