@@ -80,18 +80,19 @@ def _build(setting: Setting) -> Built:
 
 def _drive(setting: Setting, built: Built) -> tuple[Exit, str]:
     """Train, going back to the newest checkpoint when the loop asks for it; return the exit code and why."""
-    state = _resume(setting, built)
+    state, saved_step = _resume(setting, built)
     settings = setting.training.experiment.train.nonfinite
     refusals = Refusals(settings, state.refused, state.rollbacks)
     while True:
         try:
-            return _train_from(state, setting, built, refusals)
+            return _train_from(state, saved_step, setting, built, refusals)
         except RollBackError:
             refusals.roll_back()
-            state = _resume(setting, built)
+            state, saved_step = _resume(setting, built)
 
 
-def _resume(setting: Setting, built: Built) -> TrainState:
+def _resume(setting: Setting, built: Built) -> tuple[TrainState, int | None]:
+    """Return the state to go on from, and the step of the checkpoint that holds it, if one does."""
     experiment, run = setting.training.experiment, setting.run
     fresh = TrainState(0, 0, built.corpus.manifest.identity, fixed_fields(experiment))
     init_from = experiment.train.init_from
@@ -99,7 +100,7 @@ def _resume(setting: Setting, built: Built) -> TrainState:
     if init_from is not None:
         given = Path(init_from)
         weights = RunFolder(given if given.is_dir() else run.path.parent / init_from).checkpoints
-    return resume_or_start(
+    state = resume_or_start(
         run.checkpoints,
         built.model,
         built.optimizer,
@@ -108,16 +109,18 @@ def _resume(setting: Setting, built: Built) -> TrainState:
         seed=experiment.seed,
         init_from=weights,
     )
+    return state, None if state is fresh else state.step
 
 
-def _train_from(state: TrainState, setting: Setting, built: Built, refusals: Refusals) -> tuple[Exit, str]:
+def _train_from(
+    state: TrainState, saved_step: int | None, setting: Setting, built: Built, refusals: Refusals
+) -> tuple[Exit, str]:
     derived, ranks, experiment = setting.derived, setting.ranks, setting.training.experiment
-    resumed = state.step if state.step or state.cursor else None
     dealing = Dealing(experiment.train.micro_batch, derived.grad_accum, ranks.rank, ranks.size)
     with ExitStack() as stack:
         metrics = None
         if ranks.is_first:
-            metrics = stack.enter_context(Metrics(setting.run, resumed, tensorboard=experiment.logging.tensorboard))
+            metrics = stack.enter_context(Metrics(setting.run, saved_step, tensorboard=experiment.logging.tensorboard))
         stream = batches(built.corpus, built.order, dealing, state.cursor, refusals.refused)
         parts = Parts(
             derived=derived,
@@ -132,13 +135,13 @@ def _train_from(state: TrainState, setting: Setting, built: Built, refusals: Ref
             record=recording(setting, metrics, state.step, stack),
             step=state.step,
             cursor=state.cursor,
-            saved_step=resumed,
+            saved_step=saved_step,
             evaluated_step=ranks.from_first(metrics.evaluated_step if metrics else None),
         )
         request = train(parts)
         setting.attempt.beat("finish", parts.step, now=True)
-        if parts.evaluated_step == derived.steps:
-            # A request that came with the very end changes nothing: the work is done.
+        if parts.evaluated_step == derived.steps or parts.step > derived.steps:
+            # A request that came with the very end changes nothing: the work is done. So it is when steps were lowered.
             _write_samples(setting, built, parts.step)
             return Exit.OK, f"complete at step {parts.step}"
     at = f"at step {parts.step} of {derived.steps}"

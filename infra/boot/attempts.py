@@ -1,12 +1,12 @@
 """Attempts: one start of boot on a run, its records, and the exit code that they add up to.
 
-    attempts/0003/start.json            when, where, by which lease, and what was done before
-    attempts/0003/prepared.json         node 0 has done the stages before training; the other nodes may go on
-    attempts/0003/alive_00001.json      each rank's last sign of life
-    attempts/0003/rank_00001.json       how each rank ended
-    attempts/0003/traceback_00001.txt   what nobody foresaw, whole
-    attempts/0003/stacks_00001.txt      where each rank's threads were when the run hung
-    attempts/0003/end.json              how the attempt ended; one without it is a loss (boot killed, node gone)
+attempts/0003/start.json            when, where, by which lease, and what was done before
+attempts/0003/prepared.json         node 0 has done the stages before training; the other nodes may go on
+attempts/0003/alive_00001.json      each rank's last sign of life
+attempts/0003/rank_00001.json       how each rank ended
+attempts/0003/traceback_00001.txt   what nobody foresaw, whole
+attempts/0003/stacks_00001.txt      where each rank's threads were when the run hung
+attempts/0003/end.json              how the attempt ended; one without it is a loss (boot killed, node gone)
 """
 
 import socket

@@ -189,7 +189,7 @@ class Boot:
         return None
 
     def _run_room(self, stage: str, command: list[str]) -> None:
-        environ = child_environment({ROOT_VARIABLE: str(self.places.root)})
+        environ = child_environment(room_folders(self.places))
         code, _ = supervise(command, environ, self.interrupts)
         if code == Exit.INTERRUPTED or (code != 0 and self.interrupts.pending()):
             raise Interrupted(f"in stage {stage}; run boot again to go on")
@@ -213,7 +213,7 @@ class Boot:
     def _run_ranks(self, attempt: Attempt, lease_id: str, started: float) -> Outcome:
         walltime = self.experiment.resources.walltime_minutes
         extra = {
-            ROOT_VARIABLE: str(self.places.root),
+            **room_folders(self.places),
             ATTEMPT_VARIABLE: str(attempt.folder),
             LEASE_VARIABLE: lease_id,
             STOP_FILE_VARIABLE: str(self.interrupts.stop_file),
@@ -276,6 +276,16 @@ class StageFailedError(UserError):
     """A room ended with a code that it does not use for its users' mistakes."""
 
     exit = Exit.FAILED
+
+
+def room_folders(places: Places) -> dict[str, str]:
+    """Return the variables that keep what rooms write inside the root: their own files and their libraries' caches.
+
+    Compiled kernels are worth keeping: without them every restart compiles again.
+    """
+    caches = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+    folders = {name: os.environ.get(name) or str(places.cache / folder) for name, folder in caches.items()}
+    return {ROOT_VARIABLE: str(places.root), **folders}
 
 
 def _stop_file(places: Places, attempt: Attempt) -> Path:

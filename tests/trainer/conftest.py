@@ -1,9 +1,12 @@
 """Runs that many laws look at, made once: what is done to one of them is done to a copy."""
 
-import os
-import signal
 import json
+import os
 from pathlib import Path
+import signal
+
+# Threads that wait by spinning take the cores from whatever else runs here; libgomp reads this as torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

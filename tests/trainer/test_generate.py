@@ -66,7 +66,7 @@ def test_the_end_of_a_run_writes_the_samples_that_its_weights_give(
     ground: Ground, one_rank: RunFolder, tmp_path: Path
 ) -> None:
     written = [json.loads(line) for line in one_rank.samples.read_text().splitlines()]
-    assert [set(row) for row in written] == [{"prompt", "continuation", "temperature"}] * 2
+    assert [set(row) for row in written] == [{"prompt", "continuation", "step", "temperature"}] * 2
     assert all(row["temperature"] == TEMPERATURE for row in written)
     corpus = "".join(ground.bundle.decode(_tokens(ground)))
     for row in written:

@@ -100,6 +100,17 @@ def test_a_refused_run_says_why_in_its_record(
     assert str(shard) in record["reason"]
 
 
+def test_what_nobody_foresaw_is_one_sentence_with_its_traceback_in_a_file(
+    ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ATTEMPT_VARIABLE, str(folder))
+    monkeypatch.setattr("trainer.models.llama.summed_loss", lambda *_: [][0])
+    assert train_here(make_run(ground, folder.parent.parent)) == Exit.FAILED
+    record = json.loads((folder / "rank_00000.json").read_text())
+    assert (record["code"], record["reason"]) == (Exit.FAILED, "IndexError: list index out of range")
+    assert "in train_step" in (folder / "traceback_00000.txt").read_text()
+
+
 def test_a_process_writes_its_stacks_when_asked_and_goes_on(ground: Ground, folder: Path) -> None:
     run = make_run(ground, folder.parent.parent)
     process = start(run, environ={ATTEMPT_VARIABLE: str(folder)})

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tiny_run import TWO_RANKS, Ground, clean_environment, make_run, train_here, train_in_processes
-from trainwright.spec.exits import Exit
+from trainer.__main__ import main
+from trainwright.spec.exits import Exit, guarded
 from trainwright.spec.paths import RunFolder
 from trainwright.tokens.bundle import Bundle
 
@@ -87,6 +88,12 @@ def test_gpus_that_are_not_here_are_missing(ground: Ground, tmp_path: Path, caps
     said = refused(make_run(ground, tmp_path / "run", "resources.device=cuda"), capsys, Exit.MISSING)
     assert "resources.device=cuda: 0 GPUs are here" in said
     assert "use resources.device=cpu" in said
+
+
+@pytest.mark.parametrize("words", [[], ["one.yaml", "two.yaml"], ["one.yaml", "--fast"]])
+def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded("trainer", lambda: main(words)) == Exit.REFUSED
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_an_edited_file_is_refused(ground: Ground, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

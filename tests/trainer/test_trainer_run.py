@@ -140,16 +140,12 @@ def test_a_finished_run_is_finished_again_without_a_step(ground: Ground, one_ran
     assert saved_steps(run) == saved_steps(one_rank)
 
 
-@pytest.mark.xfail(strict=True, reason="a run that is past its steps ends with 75 instead of 0")
 def test_fewer_steps_than_were_made_are_complete(ground: Ground, one_rank: RunFolder, tmp_path: Path) -> None:
     run = copy_run(ground, one_rank, tmp_path / "run", "train.steps=15")
     assert train_here(run) == Exit.OK
     assert saved_steps(run) == saved_steps(one_rank)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a sound checkpoint of step 0 is set aside by each attempt that is stopped there"
-)
 def test_a_run_that_is_stopped_twice_before_its_first_step_saves_once(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,8 +153,8 @@ def start(run: RunFolder, ranks: int = 1, environ: Mapping[str, str] | None = No
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without what says something about ranks, attempts or experiments."""
-    ours = ("TRAINWRIGHT_", "TORCHELASTIC_", "RUN_", "OMP_")
-    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SHARD_LINES")
+    ours = ("TRAINWRIGHT_", "TORCHELASTIC_", "RUN_")
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "SHARD_LINES")
     return {name: value for name, value in os.environ.items() if name not in ranks and not name.startswith(ours)}
 
 
