@@ -14,7 +14,7 @@ from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, 
 from infra.boot.budget import FINAL, exhausted
 from infra.boot.nodes import Node
 from infra.boot.records import Record, finish, is_done
-from infra.boot.stages import STAGES, TRAIN, WORK, Stage, move_aside, progress, refuse_other_checkpoints
+from infra.boot.stages import STAGES, TRAIN, WORK, Stage, bases, move_aside, progress, refuse_other_checkpoints
 from infra.boot.stages import tokenizer_hash
 from infra.boot.supervise import POLL_S, Interrupts, supervise
 from infra.boot.watch import Watch
@@ -133,7 +133,7 @@ class Boot:
         text = experiment_text(self.experiment, commit=_commit(), image=os.environ.get(IMAGE_VARIABLE, ""))
         write_text(run.experiment, text)
         inputs = {"experiment": experiment_hash(self.experiment)}
-        finish(run.stage("prepare"), "prepare", inputs, [run.experiment], started)
+        finish(run.stage("prepare"), inputs, [run.experiment], bases(places), started)
         log.info("stage=prepare done")
 
     def _refuse_other_run(self) -> None:
@@ -151,7 +151,7 @@ class Boot:
             return None
         way = f"choose another name, or boot --redo {stage.name}"
         inputs = stage.inputs(self.experiment, self.places)
-        record = is_done(path, stage.name, inputs, way, refuse=not stage.follows)
+        record = is_done(path, stage.name, inputs, way, bases(self.places), refuse=not stage.follows)
         return record if record is not None and stage.is_enough(self.experiment, record.facts) else None
 
     def _move_aside(self, first: str) -> None:
@@ -183,7 +183,7 @@ class Boot:
         outputs = stage.outputs(experiment, places)
         facts = stage.facts(experiment, places)
         path, inputs = places.run.stage(stage.name), stage.inputs(experiment, places)
-        record = finish(path, stage.name, inputs, outputs, begun, facts)
+        record = finish(path, inputs, outputs, bases(places), begun, facts)
         words = " ".join(f"{key}={value}" for key, value in facts.items())
         log.info("stage=%s done seconds=%.1f %s", stage.name, record.seconds, words)
         return None
@@ -218,6 +218,8 @@ class Boot:
             LEASE_VARIABLE: lease_id,
             STOP_FILE_VARIABLE: str(self.interrupts.stop_file),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            # Threads that spin while they wait take the cores of the ranks beside them.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         }
         if walltime is not None:
             extra[DEADLINE_VARIABLE] = str(started + 60 * walltime)

@@ -64,15 +64,20 @@ def _tokenizer_outputs(experiment: Experiment, places: Places) -> list[Path]:
 
 
 def _tokenizer_inputs(experiment: Experiment, places: Places) -> Mapping[str, Any]:
-    texts = {f"text shards {path.parent}": sha256_file(path) for path in _text_manifests(experiment, places)}
+    texts = _hashes("text shards", _text_manifests(experiment, places))
     return {**_fields(experiment, *TOKENIZER_FIELDS), **texts}
 
 
 def _train_inputs(experiment: Experiment, places: Places) -> Mapping[str, Any]:
     earlier = (*SHARD_FIELDS, *TOKENIZER_FIELDS)
     kept = {path: value for path, value in fixed_fields(experiment).items() if not path.startswith(earlier)}
-    tokens = {f"token shards {path.parent}": sha256_file(path) for path in _token_manifests(experiment, places)}
+    tokens = _hashes("token shards", _token_manifests(experiment, places))
     return {**kept, "seed": experiment.seed, **tokens}
+
+
+def _hashes(what: str, of_splits: list[Path]) -> dict[str, str]:
+    """Return the hashes by split, without their folders: those may lie elsewhere next time."""
+    return {f"{what} {split}": sha256_file(path) for split, path in zip(SPLITS, of_splits, strict=True)}
 
 
 def _last_step(places: Places) -> int:
@@ -162,6 +167,11 @@ def refuse_other_checkpoints(experiment: Experiment, places: Places) -> None:
         what = "; ".join(str(change) for change in found)
         way = "undo the change, choose another name, or boot --redo train"
         raise UserError(f"{folders[0]}: the run's checkpoints were made with other settings: {what}; {way}")
+
+
+def bases(places: Places) -> dict[str, Path]:
+    """Return the folders below which records name their files."""
+    return {"run": places.run.path, "data": places.assets.parent}
 
 
 def progress(places: Places) -> str:

@@ -145,17 +145,27 @@ def plain_step(
     return loss.item(), norm.item()
 
 
-def test_clipping_scales_the_update(ground: Ground, one: Ranks, tmp_path: Path) -> None:
-    moved = []
-    for clip in (0.2, 0.1):
-        settings = (f"train.grad_clip={clip}", "optimizer.eps=100", "optimizer.weight_decay=0")
-        with assembled(ground, tiny_experiment(tmp_path, *settings), one) as (parts, _):
-            before = state(parts)
-            train_step(parts, next(parts.batches), lr=100.0)
-            moved.append({name: each - before[name] for name, each in state(parts).items() if name in before})
-    for name, whole in moved[0].items():
-        assert torch.allclose(moved[1][name], whole / 2, rtol=1e-2, atol=1e-5), name
-    assert any(each.abs().max() > 1e-3 for each in moved[0].values())
+def test_clipping_scales_the_update_as_soon_as_the_norm_is_above_it(ground: Ground, one: Ranks, tmp_path: Path) -> None:
+    whole, norm = first_update(ground, tiny_experiment(tmp_path, "train.grad_clip=null", *PROPORTIONAL), one)
+    for share in (1.1, 0.9, 0.3):
+        clipped = tiny_experiment(tmp_path, f"train.grad_clip={share * norm}", *PROPORTIONAL)
+        moved, same_norm = first_update(ground, clipped, one)
+        assert same_norm == norm, "the norm on record is the one before clipping"
+        for name, each in whole.items():
+            assert torch.allclose(moved[name], each * min(1, share), rtol=1e-2, atol=1e-5), (share, name)
+    assert any(each.abs().max() > 1e-3 for each in whole.values())
+
+
+PROPORTIONAL = ("optimizer.eps=100", "optimizer.weight_decay=0")
+"""With an epsilon so large an update is proportional to the gradient."""
+
+
+def first_update(ground: Ground, experiment: Experiment, one: Ranks) -> tuple[dict[str, Tensor], float]:
+    with assembled(ground, experiment, one) as (parts, _):
+        before = state(parts)
+        result = train_step(parts, next(parts.batches), lr=100.0)
+        after = state(parts)
+    return {name: after[name] - each for name, each in before.items()}, result.agreed.grad_norm
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

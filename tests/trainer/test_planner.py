@@ -1,6 +1,6 @@
 """Where boxes of a tensor meet, held against an array that is filled cell by cell."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ def slices(box: Box) -> tuple[slice, ...]:
 
 
 @given(two_boxes())
+@example(((6,), ((1,), (4,)), ((2,), (4,))))
+@example(((6, 3), ((3, 0), (2, 3)), ((0, 0), (4, 3))))
 def test_boxes_meet_where_cells_are_in_both(case: tuple[tuple[int, ...], Box, Box]) -> None:
     shape, read, write = case
     cells = np.arange(num_elements(shape)).reshape(shape)

@@ -10,16 +10,19 @@ import pytest
 
 from tiny_run import STEPS, Finished, Ground, checkpoint_bytes, finish, losses, make_run, saved_steps, start
 from tiny_run import train_here, wait_until
-from trainer.requests import MARGIN_S, SIGNALS, Request, Requests
+from trainer.requests import MARGIN_S, Request, Requests
 from trainwright.spec.exits import Exit
 from trainwright.spec.paths import RunFolder
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""What schedulers and people send."""
 
 Stopped = dict[signal.Signals, tuple[RunFolder, Finished]]
 
 
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in ASKING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -29,7 +32,7 @@ def _own_signals() -> Iterator[None]:
 def stopped(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     """Return a run for each signal, each a process of its own that got it before its first step."""
     folder = tmp_path_factory.mktemp("signals")
-    runs = {number: make_run(ground, folder / number.name, "evaluation.every_steps=null") for number in SIGNALS}
+    runs = {number: make_run(ground, folder / number.name, "evaluation.every_steps=null") for number in ASKING}
     processes = {number: start(run) for number, run in runs.items()}
     for number, process in processes.items():
         beats = runs[number].heartbeat.is_file
@@ -38,7 +41,8 @@ def stopped(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Stopped
     return {number: (run, finish(processes[number])) for number, run in runs.items()}
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ASKING, ids=lambda number: number.name)
 def test_a_signal_makes_a_run_save_and_go_on_exactly(
     stopped: Stopped, one_rank: RunFolder, number: signal.Signals
 ) -> None:
@@ -102,7 +106,7 @@ def test_an_end_counts_more_than_an_interrupt(tmp_path: Path) -> None:
     assert requests.look() is Request.END
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", ASKING, ids=lambda number: number.name)
 def test_a_signal_is_remembered(tmp_path: Path, number: signal.Signals) -> None:
     requests = Requests(tmp_path / "ended.json", {})
     signal.raise_signal(number)

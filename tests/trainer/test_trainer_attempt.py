@@ -104,10 +104,10 @@ def test_what_nobody_foresaw_is_one_sentence_with_its_traceback_in_a_file(
     ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ATTEMPT_VARIABLE, str(folder))
-    monkeypatch.setattr("trainer.models.llama.summed_loss", lambda *_: [][0])
+    monkeypatch.setattr("trainer.models.llama.summed_loss", lambda *_: {}["no such thing"])
     assert train_here(make_run(ground, folder.parent.parent)) == Exit.FAILED
     record = json.loads((folder / "rank_00000.json").read_text())
-    assert (record["code"], record["reason"]) == (Exit.FAILED, "IndexError: list index out of range")
+    assert (record["code"], record["reason"]) == (Exit.FAILED, "KeyError: 'no such thing'")
     assert "in train_step" in (folder / "traceback_00000.txt").read_text()
 
 

@@ -1,0 +1,137 @@
+"""Runs that many laws look at, made once: what is done to one of them is done to a copy."""
+
+from dataclasses import dataclass
+import os
+import signal
+import time
+
+import pytest
+
+from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place
+from tiny_boot import last_step, make_place, processes, rank_pid, stages
+
+
+@pytest.fixture(autouse=True)
+def _no_ranks_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A run of one rank that was booted up to each stage in turn."""
+
+    place: Place
+    done: dict[str, Done]
+    records: dict[str, set[str]]
+    """Which stages had a record after boot had gone until this one."""
+
+
+@pytest.fixture(scope="session")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    """Return a run that was booted up to its token shards; nothing is trained."""
+    place = make_place(tmp_path_factory.mktemp("staged"))
+    done, records = {}, {}
+    for stage in ("prepare", "shard", "tokenizer"):
+        done[stage] = place.boot("--until", stage)
+        assert done[stage].code == 0, done[stage].said
+        records[stage] = stages(place.run)
+    return Staged(place, done, records)
+
+
+@pytest.fixture(scope="session")
+def staged(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    """Return the same run, booted on to its report; look at it, but change nothing."""
+    place = copy_place(sharded.place, tmp_path_factory.mktemp("trained"), trained=True)
+    done, records = dict(sharded.done), dict(sharded.records)
+    for stage in ("train", "report"):
+        done[stage] = place.boot("--until", stage)
+        assert done[stage].code == 0, done[stage].said
+        records[stage] = stages(place.run)
+    return Staged(place, done, records)
+
+
+@pytest.fixture(scope="session")
+def calm(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+    """Return an undisturbed run of two ranks."""
+    place = copy_place(sharded.place, tmp_path_factory.mktemp("calm"), trained=False)
+    done = place.boot("--until", "train", TWO_RANKS)
+    assert done.code == 0, done.said
+    return place, done
+
+
+@dataclass(frozen=True)
+class Told:
+    """One attempt of a run that was disturbed: when, how it ended, and what it left."""
+
+    what: str
+    at: int
+    """The last finished step when it happened."""
+    done: Done
+    saved: list[int]
+    seconds: float
+    """From the disturbance to the end of boot."""
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A run of two ranks that was disturbed again and again, and then left to finish."""
+
+    place: Place
+    told: dict[str, Told]
+    last: Done
+
+
+def disturb(place: Place, told: dict[str, Told], what: str, at: int, *words: str) -> None:
+    """Boot, disturb the run once a step is finished, and note what comes of it."""
+    with place.booting("--until", "train", TWO_RANKS, *words) as process:
+        process.until(lambda: last_step(place.run) >= at, f"step {at}")
+        reached, begun = last_step(place.run), time.monotonic()
+        DISTURBANCES[what](place, process)
+        done = process.wait()
+    told[what] = Told(what, reached, done, checkpoints(place.run), time.monotonic() - begun)
+
+
+def _touch_stop_file(place: Place, process: Process) -> None:
+    del process
+    (place.run.logs / f"stop-{attempts(place.run)[-1].name}").touch()
+
+
+def _lose_boot(place: Place, process: Process) -> None:
+    process.kill()
+    gone = time.monotonic() + 3
+    while processes(place.root) and time.monotonic() < gone:
+        time.sleep(0.02)
+    left = processes(place.root)
+    assert not left, f"processes of the run outlive boot: {left}"
+
+
+DISTURBANCES = {
+    "SIGTERM": lambda _, process: process.signal(signal.SIGTERM),
+    "SIGUSR1": lambda _, process: process.signal(signal.SIGUSR1),
+    "stop file": _touch_stop_file,
+    "boot killed": _lose_boot,
+    "rank killed": lambda place, _: os.kill(rank_pid(place.run, 1), signal.SIGKILL),
+    "rank stopped": lambda place, _: os.kill(rank_pid(place.run, 1), signal.SIGSTOP),
+}
+
+
+@pytest.fixture(scope="session")
+def interrupted(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """Return a run that was asked to stop three times, in three ways."""
+    place = copy_place(sharded.place, tmp_path_factory.mktemp("interrupted"), trained=False)
+    told: dict[str, Told] = {}
+    for at, what in ((3, "SIGTERM"), (22, "SIGUSR1"), (42, "stop file")):
+        disturb(place, told, what, at)
+    return Disturbed(place, told, place.boot("--until", "train", TWO_RANKS))
+
+
+@pytest.fixture(scope="session")
+def broken(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
+    """Return a run whose boot was killed, then one of its ranks, and of which then one rank hung."""
+    place = copy_place(sharded.place, tmp_path_factory.mktemp("broken"), trained=False)
+    told: dict[str, Told] = {}
+    disturb(place, told, "boot killed", 22)
+    disturb(place, told, "rank killed", 42)
+    disturb(place, told, "rank stopped", 62, "resources.hang_minutes=0.1")
+    return Disturbed(place, told, place.boot("--until", "train", TWO_RANKS))

@@ -1,0 +1,99 @@
+"""Laws about children are held by real ones; this process stands in for boot and gets its signals."""
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from infra.boot.supervise import SIGNALS, Interrupts, supervise
+
+OBEDIENT = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+open(sys.argv[1], "w").close()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def interrupts() -> Iterator[Interrupts]:
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield Interrupts()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-IS", "-c", program, *arguments]
+
+
+def run(program: str, interrupts: Interrupts, *arguments: str) -> int:
+    code, hung = supervise(python(program, *arguments), os.environ, interrupts)
+    assert hung is None
+    return code
+
+
+def once(path: Path, act: "object") -> threading.Thread:
+    """Call `act` when a file has come into being."""
+
+    def wait() -> None:
+        while not path.exists():
+            time.sleep(0.01)
+        act()  # type: ignore[operator]
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("code", [0, 1, 69, 75, 78])
+def test_the_exit_code_is_the_childs(interrupts: Interrupts, code: int) -> None:
+    assert run(f"raise SystemExit({code})", interrupts) == code
+
+
+def test_a_child_that_is_killed_has_a_negative_code(interrupts: Interrupts) -> None:
+    assert run("import os; os.kill(os.getpid(), 9)", interrupts) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_every_signal_to_boot_reaches_the_child_as_sigterm(
+    interrupts: Interrupts, tmp_path: Path, number: signal.Signals
+) -> None:
+    ready = tmp_path / "ready"
+    once(ready, lambda: os.kill(os.getpid(), number))
+    assert run(OBEDIENT, interrupts, str(ready)) == 75
+    assert interrupts.received == number
+
+
+def test_a_ctrl_c_at_the_terminal_reaches_boot_alone(interrupts: Interrupts, tmp_path: Path) -> None:
+    out = tmp_path / "session"
+    run("import os, sys; open(sys.argv[1], 'w').write(str(os.getsid(0)))", interrupts, str(out))
+    assert int(out.read_text()) != os.getsid(0)
+
+
+def test_the_stop_file_is_an_interrupt_too(interrupts: Interrupts, tmp_path: Path) -> None:
+    ready, interrupts.stop_file = tmp_path / "ready", tmp_path / "stop"
+    once(ready, interrupts.stop_file.touch)
+    assert run(OBEDIENT, interrupts, str(ready)) == 75
+    assert interrupts.received is None
+
+
+def test_nothing_is_pending_until_somebody_asks(interrupts: Interrupts, tmp_path: Path) -> None:
+    assert not interrupts.pending()
+    interrupts.stop_file = tmp_path / "stop"
+    assert not interrupts.pending()
+    interrupts.publish()
+    assert not interrupts.stop_file.exists()
+
+
+def test_a_signal_is_made_visible_to_the_ranks(interrupts: Interrupts, tmp_path: Path) -> None:
+    interrupts.stop_file = tmp_path / "logs" / "stop-0001"
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert interrupts.pending()
+    interrupts.publish()
+    assert interrupts.stop_file.exists()
