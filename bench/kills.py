@@ -3,9 +3,10 @@
     python bench/kills.py --kills 200 --seed SEED
 
 One run is left in peace. Others are started, one of their processes (or all of them) is killed with SIGKILL after a
-random time, and boot is started again, until the run is complete. Then text shards, tokenizer, token shards and final
-weights must be the same bytes, metrics.jsonl must hold each step once with the same losses, and no process may be left
-over after any kill. The last line printed is one JSON object; the exit code is 0 only when all of this held.
+random time, or boot is asked to stop with SIGTERM, and boot is started again, until the run is complete. Then text
+shards, tokenizer, token shards and final weights must be the same bytes, metrics.jsonl must hold each step once with
+the same losses, and no process may be left over. The last line printed is one JSON object; the exit code is 0 only when
+all of this held.
 """
 
 import argparse
@@ -33,15 +34,15 @@ data:
   workers: 2
 tokenizer: {kind: bpe, vocab_size: 512}
 model: {dim: 32, num_layers: 2, num_heads: 2}
-train: {seq_len_tokens: 64, micro_batch: 2, global_batch_sequences: 8, steps: 60, precision: fp32}
+train: {seq_len_tokens: 64, micro_batch: 2, global_batch_sequences: 8, steps: 58, precision: fp32}
 optimizer: {lr: 3e-3}
-evaluation: {every_steps: 20, max_tokens: 4000}
+evaluation: {every_steps: 4, max_tokens: 4000}
 checkpoint: {dump: {every_steps: 5, keep: 2}}
 logging: {num_samples: 1, sample_tokens: 4, print_every_steps: 5}
 resources: {device: cpu, ranks_per_node: 2}
 restart: {losses: 1000000, failures: 1000000, same_step: 1000000}
 """
-VICTIMS = ("boot", "child", "rank", "all")
+VICTIMS = ("boot", "child", "rank", "all", "interrupt")
 GONE_WITHIN_S = 5.0
 
 
@@ -147,18 +148,19 @@ def start(experiment: Path, root: Path) -> "subprocess.Popen[bytes]":
 
 
 def kill(boot: "subprocess.Popen[bytes]", root: Path, victim: str, tally: Tally) -> None:
-    """Kill one process of the run: boot, its child, a process below that, or all; say where the run was."""
+    """Kill one process of the run (boot, its child, one below that) or all, or ask boot to stop; note where it was."""
     tree = processes(root)
     below = [pid for pid, parent in tree.items() if parent == boot.pid]
     deeper = [pid for pid, parent in tree.items() if parent in below]
-    chosen = {"boot": [boot.pid], "child": below[:1], "rank": deeper[-1:], "all": list(tree)}[victim] or [boot.pid]
+    victims = {"child": below[:1], "rank": deeper[-1:], "all": list(tree)}
+    chosen = victims.get(victim) or [boot.pid]
     for pid in chosen:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM if victim == "interrupt" else signal.SIGKILL)
         except ProcessLookupError:
             continue
     tally.kills += 1
-    tally.by_victim["boot" if chosen == [boot.pid] else victim] += 1
+    tally.by_victim["boot" if victim != "interrupt" and chosen == [boot.pid] else victim] += 1
     tally.by_stage[stage_of(root)] += 1
 
 

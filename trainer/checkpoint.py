@@ -74,6 +74,7 @@ def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         state[f"model/{name}"] = parameter
+        assert not optimizer.state or parameter in optimizer.state, f"{name} is not the parameter that is optimized"
         for key, value in sorted(optimizer.state.get(parameter, {}).items()):
             state[f"optimizer/{name}/{key}"] = value
     return state

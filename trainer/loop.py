@@ -70,7 +70,8 @@ def train(parts: Parts) -> Request:
             continue
         parts.step += 1
         parts.record(parts.step, result, time.monotonic() - started)
-        if result.agreed.save_due or _due(parts.step, checkpoint.dump.every_steps, checkpoint.eval.every_steps):
+        due = _due(parts.step, checkpoint.dump.every_steps, checkpoint.eval.every_steps, steps)
+        if due or result.agreed.save_due:
             _save(parts)
         # Evaluation follows the save: if it dies, no step is lost.
         request = request or _evaluate_if_due(parts)

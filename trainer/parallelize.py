@@ -35,6 +35,17 @@ def set_gradient_sync(model: nn.Module, *, sync: bool) -> None:
         model.set_requires_gradient_sync(sync)
 
 
+def settle(model: nn.Module) -> None:
+    """Give every parameter back to its shards.
+
+    A forward pass without a backward one leaves the root's parameters gathered. Asked for its parameters then, the
+    model gives tensors that the optimizer has never seen, and a checkpoint would lack their state.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def computing(train: Train, device: torch.device, mesh: DeviceMesh | None) -> AbstractContextManager[object]:
     """Return the context of a forward pass: autocast for bf16 on one rank, where no sharding casts for us."""
     if train.precision == "bf16" and mesh is None:

@@ -16,6 +16,7 @@ from trainer.evaluate import Score, Validation, evaluate
 from trainer.loop import StepResult
 from trainer.metrics import Metrics, step_row
 from trainer.nonfinite import Refusals
+from trainer.parallelize import settle
 from trainer.progress import progress_bar
 from trainer.ranks import Ranks
 from trainer.requests import Request, Requests
@@ -79,6 +80,7 @@ def saving(
             rollbacks=refusals.rollbacks,
         )
         folder = setting.run.checkpoints
+        settle(model)
         took = checkpoint.save(folder, checkpoint.named_state(model, optimizer), state, setting.ranks)
         setting.requests.save_s = max(setting.requests.save_s, took)
         log.info("stage=train step=%d checkpoint saved seconds=%.2f", step, took)

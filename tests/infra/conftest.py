@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place
-from tiny_boot import last_step, make_place, processes, rank_pid, stages
+from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place, free_port
+from tiny_boot import last_step, make_place, pet, processes, rank_pid, stages, trained_on_two_nodes
 
 
 @pytest.fixture(autouse=True)
@@ -118,12 +118,15 @@ DISTURBANCES = {
 
 @pytest.fixture(scope="session")
 def interrupted(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Disturbed:
-    """Return a run that was asked to stop three times, in three ways."""
+    """Return a run of one machine that was asked to stop three times, in three ways, and that two machines finish."""
     place = copy_place(sharded.place, tmp_path_factory.mktemp("interrupted"), trained=False)
     told: dict[str, Told] = {}
-    for at, what in ((3, "SIGTERM"), (22, "SIGUSR1"), (42, "stop file")):
+    for at, what in ((3, "SIGTERM"), (16, "SIGUSR1"), (30, "stop file")):
         disturb(place, told, what, at)
-    return Disturbed(place, told, place.boot("--until", "train", TWO_RANKS))
+    port = free_port()
+    first, second = trained_on_two_nodes(place, [(), ()], [pet(0, port), pet(1, port)])
+    assert second.code == first.code, second.said
+    return Disturbed(place, told, first)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +134,7 @@ def broken(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Disturb
     """Return a run whose boot was killed, then one of its ranks, and of which then one rank hung."""
     place = copy_place(sharded.place, tmp_path_factory.mktemp("broken"), trained=False)
     told: dict[str, Told] = {}
-    disturb(place, told, "boot killed", 22)
-    disturb(place, told, "rank killed", 42)
-    disturb(place, told, "rank stopped", 62, "resources.hang_minutes=0.1")
+    disturb(place, told, "boot killed", 9)
+    disturb(place, told, "rank killed", 16)
+    disturb(place, told, "rank stopped", 23, "resources.hang_minutes=0.1")
     return Disturbed(place, told, place.boot("--until", "train", TWO_RANKS))

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from conftest import Staged
-from tiny_boot import STEPS, Done, Place, attempts, copy_place, free_port, losses, read
+from conftest import Disturbed, Staged
+from tiny_boot import TWO_NODES, Done, Place, attempts, copy_place, free_port, losses, read, trained_on_two_nodes
 
-TWO_NODES = "resources.nodes=2"
 SHORT_WAIT = "resources.wait_minutes=0.05"
 
 
@@ -17,27 +16,12 @@ def flags(rank: int, port: int) -> tuple[str, ...]:
     return ("--node-rank", str(rank), "--master", f"127.0.0.1:{port}")
 
 
-def pet(rank: int, port: int) -> dict[str, str]:
-    where = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
-    return {"PET_NNODES": "2", "PET_NODE_RANK": str(rank), **where}
-
-
-def trained(place: Place, words: list[tuple[str, ...]], variables: list[dict[str, str]]) -> list[Done]:
-    """Boot both nodes, the second first, and return how they ended."""
-    common = ("--until", "train", TWO_NODES)
-    with (
-        place.booting(*common, *words[1], **variables[1]) as second,
-        place.booting(*common, *words[0], **variables[0]) as first,
-    ):
-        return [first.wait(), second.wait()]
-
-
 @pytest.mark.slow
 def test_two_nodes_train_to_the_losses_of_one_node_with_two_ranks(
     sharded: Staged, calm: tuple[Place, Done], tmp_path: Path
 ) -> None:
     place, port = copy_place(sharded.place, tmp_path / "two", trained=False), free_port()
-    first, second = trained(place, [flags(0, port), flags(1, port)], [{}, {}])
+    first, second = trained_on_two_nodes(place, [flags(0, port), flags(1, port)], [{}, {}])
     assert (first.code, second.code) == (0, 0), first.said + second.said
     assert "batch: 8 sequences = micro 4 x accum 1 x ranks 2" in first.said
     assert "waiting: for node 0" in second.said
@@ -47,16 +31,16 @@ def test_two_nodes_train_to_the_losses_of_one_node_with_two_ranks(
 
 
 @pytest.mark.slow
-def test_torchruns_variables_make_two_nodes_as_well_and_they_resume(calm: tuple[Place, Done], tmp_path: Path) -> None:
-    place, port = copy_place(calm[0], tmp_path / "pet", trained=True), free_port()
-    place.run.stage("train").unlink()
-    shutil.rmtree(place.run.checkpoints / f"step_{STEPS:08d}")
-    first, second = trained(place, [(), ()], [pet(0, port), pet(1, port)])
-    assert (first.code, second.code) == (0, 0), first.said + second.said
-    assert "resume: from step_00000090" in first.said
-    assert losses(place.run) == losses(calm[0].run)
+def test_torchruns_variables_make_two_nodes_as_well_and_they_take_up_the_run_of_one(
+    interrupted: Disturbed, calm: tuple[Place, Done]
+) -> None:
+    saved = interrupted.told["stop file"].saved[-1]
+    assert interrupted.last.code == 0, interrupted.last.said
+    assert f"resume: from step_{saved:08d}" in interrupted.last.said
+    assert losses(interrupted.place.run) == losses(calm[0].run)
 
 
+@pytest.mark.slow
 def test_a_node_that_waits_in_vain_says_what_for(sharded: Staged, tmp_path: Path) -> None:
     place = copy_place(sharded.place, tmp_path / "alone", trained=False)
     begun = time.monotonic()
@@ -70,6 +54,7 @@ def test_a_node_that_waits_in_vain_says_what_for(sharded: Staged, tmp_path: Path
     assert not place.run.attempts.exists(), "a node that waits writes nothing"
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_after_the_run_is_complete_finds_it_done(sharded: Staged, tmp_path: Path) -> None:
     place = copy_place(sharded.place, tmp_path / "late", trained=False)
     words = ("--until", "tokenizer", TWO_NODES, SHORT_WAIT)
@@ -79,6 +64,7 @@ def test_a_node_that_comes_after_the_run_is_complete_finds_it_done(sharded: Stag
     assert "every stage is done already" in late.last
 
 
+@pytest.mark.slow
 def test_a_node_ends_as_node_0_does_when_that_does_not_get_to_training(sharded: Staged, tmp_path: Path) -> None:
     place = copy_place(sharded.place, tmp_path / "early", trained=False)
     shutil.copy(place.run.stage("shard"), place.run.stage("train"))

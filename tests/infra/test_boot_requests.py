@@ -71,12 +71,13 @@ def interrupt_when(place: Place, committed: Path, stage: str) -> Done:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Return a place with so many small shards that boot can be caught at them, undisturbed."""
-    place = make_place(tmp_path_factory.mktemp("many"), MANY, documents=1500)
+    place = make_place(tmp_path_factory.mktemp("many"), MANY, documents=240)
     done = place.boot("--until", "tokenizer")
     assert done.code == 0, done.said
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["shard", "encode"])
 def test_sharding_that_was_interrupted_is_finished_to_the_same_bytes(many: Place, tmp_path: Path, stage: str) -> None:
     place = Place(tmp_path, many.corpus)
@@ -166,6 +167,7 @@ def test_stop_of_a_run_that_is_not_live_marks_it_as_ended(sharded: Staged, tmp_p
     assert read(place.run.ended)["reason"] == "stop was asked for"
 
 
+@pytest.mark.slow
 def test_three_interrupts_without_progress_stop_the_run_until_somebody_says_continue(
     sharded: Staged, tmp_path: Path
 ) -> None:
@@ -184,6 +186,7 @@ def test_three_interrupts_without_progress_stop_the_run_until_somebody_says_cont
     assert place.boot(TRAINWRIGHT_STOP_FILE=str(stop)).code == 75
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_while_boot_waits_for_a_stage_is_obeyed_in_time(many: Place, tmp_path: Path) -> None:
     place = Place(tmp_path, many.corpus)
     place.file.write_text(MANY)

@@ -194,6 +194,7 @@ def test_what_the_machine_refuses_to_boot_is_a_failure_with_a_record(sharded: St
     assert end(place.run)["code"] == 1
 
 
+@pytest.mark.slow
 def test_a_stage_is_done_again_to_the_same_bytes_when_its_record_is_lost(sharded: Staged, tmp_path: Path) -> None:
     place = make_place(tmp_path / "lost")
     assert place.boot("--until", "tokenizer").code == 0
@@ -203,6 +204,7 @@ def test_a_stage_is_done_again_to_the_same_bytes_when_its_record_is_lost(sharded
     assert digests(place.root / "datasets") == before == digests(sharded.place.root / "datasets")
 
 
+@pytest.mark.slow
 def test_redo_of_the_tokenizer_encodes_again_and_keeps_the_text(tmp_path: Path) -> None:
     place = make_place(tmp_path / "redo")
     assert place.boot("--until", "tokenizer").code == 0

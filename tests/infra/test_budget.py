@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.boot.budget import INTERRUPTS, Past, cause, exhausted
@@ -77,23 +77,27 @@ def test_any_progress_since_starts_every_count_anew(past: Past, times: int) -> N
     assert exhausted([past] * times, "records=3 shards=2 step=21", RESTART) is None
 
 
+@settings(max_examples=40)
 @given(st.lists(pasts, max_size=30))
 def test_a_run_whose_every_attempt_made_progress_is_never_exhausted(attempts: list[Past]) -> None:
     numbered = [replace(past, progress=f"step={number}") for number, past in enumerate(attempts)]
     assert exhausted(numbered, f"step={len(numbered)}", Restart(losses=1, failures=1, same_step=1)) is None
 
 
+@settings(max_examples=40)
 @given(st.lists(pasts, max_size=10), st.sampled_from([LOSS, INTERRUPT, failure(7)]))
 def test_a_budget_given_by_hand_forgets_what_was_before(before: list[Past], past: Past) -> None:
     assert exhausted([*before, replace(past, fresh_budget=True)], NOW, RESTART) is None
 
 
+@settings(max_examples=40)
 @given(st.lists(pasts, max_size=12), st.lists(pasts, max_size=12))
 def test_only_what_follows_the_last_progress_counts(before: list[Past], after: list[Past]) -> None:
     now = [replace(past, progress=NOW) for past in after]
     assert exhausted([*before, Past("another", None), *now], NOW, RESTART) == exhausted(now, NOW, RESTART)
 
 
+@settings(max_examples=40)
 @given(st.lists(pasts, max_size=12))
 def test_endings_that_nobody_tries_again_count_for_nothing(attempts: list[Past]) -> None:
     final = (Exit.OK, Exit.REFUSED, Exit.MISSING)

@@ -1,7 +1,7 @@
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
@@ -73,6 +73,7 @@ def test_what_cannot_be_is_refused_with_value_and_way_out(
     assert all(word in str(found.value) for word in words), str(found.value)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 65535), st.from_regex(r"[a-z0-9][a-z0-9.-]{0,30}", fullmatch=True))
 def test_every_port_and_host_name_is_understood(port: int, host: str) -> None:
     assert this_node(FOUR, 0, f"{host}:{port}", {}).master == (host, port)

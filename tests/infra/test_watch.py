@@ -56,6 +56,7 @@ def watched(watch: Watch, seconds: float) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_ranks_that_give_signs_of_life_are_left_alone_and_silence_is_told_by_rank(
     attempt: Attempt, rank: "subprocess.Popen[str]"
 ) -> None:

@@ -1,7 +1,7 @@
 """A corpus, an experiment and a root small enough to boot in seconds, and the ways to start and to watch boot."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 import hashlib
 import json
@@ -30,13 +30,14 @@ model: {{dim: 32, num_layers: 1, num_heads: 2}}
 train: {{seq_len_tokens: 64, micro_batch: 4, global_batch_sequences: 8, steps: {STEPS}, precision: fp32}}
 optimizer: {{lr: 3e-3}}
 evaluation: {{every_steps: 50, max_tokens: 1000}}
-checkpoint: {{dump: {{every_steps: 15, keep: 9}}}}
+checkpoint: {{dump: {{every_steps: 7, keep: 99}}}}
 resources: {{device: cpu}}
 logging: {{tensorboard: false, num_samples: 0, print_every_steps: 20}}
 """
 """Two passes of four sequences on one rank, one pass on two; a step takes some 20 ms. The last one is on no cadence."""
 
 WORDS = ("river", "mountain", "house", "garden", "letter", "window", "horse", "winter")
+TWO_NODES = "resources.nodes=2"
 TWO_RANKS = "resources.ranks_per_node=2"
 PATIENCE_S = 90.0
 
@@ -185,6 +186,34 @@ def processes(root: Path) -> list[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
+
+
+@contextmanager
+def on_core(number: int) -> Iterator[None]:
+    """Let what is started here have one core to itself, as a machine of its own would."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[number % len(before)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pet(rank: int, port: int) -> dict[str, str]:
+    where = {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+    return {"PET_NNODES": "2", "PET_NODE_RANK": str(rank), **where}
+
+
+def trained_on_two_nodes(place: Place, words: list[tuple[str, ...]], variables: list[dict[str, str]]) -> list[Done]:
+    """Boot both nodes, the second first, and return how they ended."""
+    common = ("--until", "train", TWO_NODES)
+    with ExitStack() as stack:
+        started = []
+        for node in (1, 0):
+            with on_core(node):
+                booting = place.booting(*common, *words[node], **variables[node])
+                started.append(stack.enter_context(booting))
+        return [process.wait() for process in reversed(started)]
 
 
 def free_port() -> int:

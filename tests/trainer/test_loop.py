@@ -213,7 +213,7 @@ def test_saves_come_before_evaluations_and_each_step_is_saved_once(ground: Groun
         *("step 2", "save 2 16", "evaluate 2"),
         "step 3",
         *("step 4", "save 4 32", "evaluate 4"),
-        *("step 5", "evaluate 5", "save 5 40"),
+        *("step 5", "save 5 40", "evaluate 5"),
     ]
 
 

@@ -134,3 +134,14 @@ def test_what_one_rank_sees_stops_all_of_them_at_the_same_step(
     assert [record["code"] for record in records] == [Exit.INTERRUPTED] * 2
     assert {record["reason"] for record in records} == {f"interrupted at step 0 of {STEPS}, saved"}
     assert saved_steps(run) == [0]
+
+
+@pytest.mark.slow
+def test_what_is_saved_after_an_evaluation_are_the_shards_of_each_rank(
+    stopped_by_one_rank: tuple[RunFolder, Finished],
+) -> None:
+    # The request came in the evaluation, which leaves the root's parameters gathered.
+    run, _ = stopped_by_one_rank
+    index = json.loads((run.checkpoints / "step_00000000" / "index.json").read_text())
+    whole = [name for name, tensor in index.items() if len(tensor["pieces"]) != 2]
+    assert not whole

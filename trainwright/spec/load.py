@@ -216,7 +216,7 @@ def _field_problem(details: Any, tree: Tree) -> Problem:
     """Say one of pydantic's findings in our own words."""
     location = [str(part) for part in details["loc"]]
     path = _without_tags(location, tree)
-    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+    kind, context, value = details["type"], details.get("ctx", {}), _written(path, tree, details["input"])
     shown = "a block of keys" if isinstance(value, dict) else "a list" if isinstance(value, list) else value
     match kind:
         case "extra_forbidden":
@@ -237,6 +237,14 @@ def _field_problem(details: Any, tree: Tree) -> Problem:
         case _:
             hint = _expected(kind, context)
     return Problem(path, shown, hint)
+
+
+def _written(path: str, tree: Tree, read: object) -> object:
+    """Return the value at a path as its author wrote it, rather than as a validator passed it on."""
+    here: Any = tree
+    for part in path.split("."):
+        here = here.get(part) if isinstance(here, dict) else None
+    return here if isinstance(here, str) else read
 
 
 def _expected(kind: str, context: Mapping[str, Any]) -> str:

@@ -76,9 +76,9 @@ def _off(value: Any) -> Any:
 Off = BeforeValidator(_off)
 Whole = BeforeValidator(_whole)
 
-Count = Annotated[int, Whole, Field(ge=1, le=MAX_COUNT)]
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT), Whole]
 """A whole number of at least one."""
-CountOrZero = Annotated[int, Whole, Field(ge=0, le=MAX_COUNT)]
+CountOrZero = Annotated[int, Field(ge=0, le=MAX_COUNT), Whole]
 """A whole number of at least zero."""
 Positive = Annotated[float, Field(gt=0, le=MAX_NUMBER, allow_inf_nan=False)]
 """A finite number above zero."""
