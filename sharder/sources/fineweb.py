@@ -62,6 +62,7 @@ class HubCorpus:
                     given += 1
                     yield text
         except Exception as error:
+            # Three libraries fail here, each in its own classes; what is not of the hub comes back as it was.
             raise _explained(error, where) from error
 
 
@@ -86,6 +87,7 @@ def _resolve(settings: FinewebSource) -> str:
     try:
         info = huggingface_hub.HfApi().dataset_info(settings.dataset, revision=settings.revision, token=_token())
     except Exception as error:
+        # As above: the classes change with the hub library's version, the meaning does not.
         raise _explained(error, settings.dataset) from error
     if not info.sha:
         raise MissingError(f"{settings.dataset}: the hub names no commit; give one in data.source.revision")

@@ -44,7 +44,7 @@ def once(path: Path, act: "object") -> threading.Thread:
     def wait() -> None:
         while not path.exists():
             time.sleep(0.01)
-        act()  # type: ignore[operator]
+        act()
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()

@@ -37,7 +37,7 @@ class Outline(HTMLParser):
         self.tags: list[str] = []
         self.words: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - the name that HTMLParser calls it by
         self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)

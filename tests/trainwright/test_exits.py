@@ -58,7 +58,7 @@ def test_the_code_of_a_sound_end_passes_through(capsys: pytest.CaptureFixture[st
 
 def test_an_operating_system_error_names_its_file() -> None:
     with pytest.raises(OSError, match="No such file") as caught:
-        open("/nowhere/at/all")  # noqa: SIM115
+        open("/nowhere/at/all")  # noqa: SIM115 - there is no file to close
     assert describe_os_error(caught.value) == "/nowhere/at/all: No such file or directory"
 
 

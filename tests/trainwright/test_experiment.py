@@ -44,7 +44,7 @@ def test_every_free_field_exists(experiment_file: Write) -> None:
 def test_an_experiment_cannot_be_changed_once_read(experiment_file: Write) -> None:
     experiment = load_experiment(experiment_file(), (), {}).experiment
     with pytest.raises(ValueError, match="frozen"):
-        experiment.seed = 3  # type: ignore[misc]
+        experiment.seed = 3
 
 
 def test_names_of_corpus_and_tokenizer_follow_the_experiment(experiment_file: Write) -> None:
