@@ -2,18 +2,20 @@
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import words
+from infra.parsers import word_parser
 from infra.rooms import become
+from infra.runs import find_run
 from trainwright import __version__
-from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
-from trainwright.spec.paths import RunFolder, root_from
+from trainwright.spec.sites import SITES
+from trainwright.spec.paths import ROOT_VARIABLE, RunFolder, root_from
 
 EXPERIMENT_WORDS = "EXP [a.b=c ...]"
 
@@ -62,7 +64,7 @@ def show(argv: Sequence[str]) -> int:
     from trainwright.spec.derived import Derived
     from trainwright.spec.resolved import experiment_hash, flat, plain
 
-    parser = _parser("show", "Print the resolved experiment, where each value came from, and what follows from it.")
+    parser = word_parser("show", "Print the resolved experiment, where each value came from, and what follows from it.")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     arguments, loaded = _with_experiment(parser, argv)
     derived, tree = Derived(loaded.experiment).facts(), plain(loaded.experiment)
@@ -98,7 +100,7 @@ def schema(argv: Sequence[str]) -> int:
     """Print the JSON Schema of experiment files."""
     from trainwright.spec.experiment import Experiment
 
-    _parser("schema", "Print the JSON Schema of experiment files, for editors.").parse_args(argv)
+    word_parser("schema", "Print the JSON Schema of experiment files, for editors.").parse_args(argv)
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
     print(json.dumps(document, indent=1))
     return Exit.OK
@@ -110,7 +112,7 @@ def init(argv: Sequence[str]) -> int:
     from trainwright.spec.load import validate
     from trainwright.store.files import write_text
 
-    parser = _parser("init", "Write a valid, commented experiment file into ./experiments.")
+    parser = word_parser("init", "Write a valid, commented experiment file into ./experiments.")
     parser.add_argument("name", help="the new experiment's name")
     parser.add_argument("--like", metavar="EXP", help="start from this experiment instead of the defaults")
     arguments = parser.parse_args(argv)
@@ -129,18 +131,21 @@ def init(argv: Sequence[str]) -> int:
 
 def render(argv: Sequence[str]) -> int:
     """Print or write the exact files that launch would send."""
-    from infra.job import build_job
+    from infra.job import build_job, movable_image
     from infra.shell import command_line
     from infra.submit import stale, write_rendered
     from infra.targets import TARGETS
 
-    parser = _parser("render", "Print the exact files that launch would send, or write them to a folder.")
+    parser = word_parser("render", "Print the exact files that launch would send, or write them to a folder.")
     parser.add_argument("--target", required=True, choices=sorted(TARGETS))
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="write the files here")
     parser.add_argument("--check", action="store_true", help="only say whether the files in DIR are up to date")
     _add_job_flags(parser)
     arguments, loaded = _with_experiment(parser, argv)
-    files = TARGETS[arguments.target].render(build_job(loaded, _boot_flags(arguments)))
+    target, job = TARGETS[arguments.target], build_job(loaded, _boot_flags(arguments))
+    files = target.render(job)
+    if problem := movable_image(target.image_of(job)):
+        print(f"warning: {problem}", file=sys.stderr)
     if arguments.check:
         if arguments.output is None:
             raise UserError("render --check: needs the folder to check; add -o DIR")
@@ -158,47 +163,23 @@ def render(argv: Sequence[str]) -> int:
 
 def launch(argv: Sequence[str]) -> int:
     """Send what render shows."""
+    from infra.engine import Engine
     from infra.job import build_job
+    from infra.secret_values import secret_values
     from infra.submit import submit
     from infra.targets import TARGETS
 
-    parser = _parser("launch", "Send exactly what render shows, and start it.")
+    parser = word_parser("launch", "Send exactly what render shows, and start it.")
     parser.add_argument("--target", required=True, choices=sorted(TARGETS))
     _add_job_flags(parser)
     arguments, loaded = _with_experiment(parser, argv)
-    folder = root_from() / "launch" / loaded.experiment.name
-    return submit(TARGETS[arguments.target], build_job(loaded, _boot_flags(arguments)), folder)
-
-
-def stop(argv: Sequence[str]) -> int:
-    """Ask a run to save and end, for good."""
-    import time
-
-    from trainwright.store.files import write_json
-    from trainwright.store.lease import is_live
-
-    parser = _parser("stop", "End a run: it saves and finishes, and later starts say that it was ended.")
-    parser.add_argument("run_folder", metavar="RUN", help="a run's name or folder")
-    parser.add_argument("--reason", default="stop was asked for", help="kept in the run's ended.json")
-    arguments = parser.parse_args(argv)
-    run = find_run(arguments.run_folder)
-    if run.ended.exists():
-        print(f"{run}: is ended already")
-        return Exit.OK
-    write_json(run.ended, {"reason": arguments.reason, "time": round(time.time(), 3)})
-    live = is_live(run.lease)
-    print(f"{run}: {'saves and ends after its current step' if live else 'is not running; marked as ended'}")
+    job, root = build_job(loaded, _boot_flags(arguments)), root_from()
+    engine = Engine({ROOT_VARIABLE: str(root), **secret_values(job.secrets)})
+    sent = submit(arguments.target, job, root, engine)
+    print(
+        f"{sent.name}: launched on target {sent.target} ({sent.id}); follow it with `trainwright logs {sent.name} -f`"
+    )
     return Exit.OK
-
-
-def find_run(name: str) -> RunFolder:
-    """Return the run folder for a path, or for a run's name below the root."""
-    for path in (Path(name), root_from() / "runs" / name):
-        if (path / "experiment.yaml").is_file():
-            return RunFolder(path.absolute())
-    runs = sorted(path.parent.name for path in (root_from() / "runs").glob("*/experiment.yaml"))
-    ways = f"; runs here: {', '.join(runs)}" if runs else ""
-    raise UserError(f"{name}: no such run below {root_from() / 'runs'}{ways}")
 
 
 def _room(room: str, *first: str) -> Callable[[Sequence[str]], int]:
@@ -214,22 +195,13 @@ def _room_with_run(room: str, file: Callable[[RunFolder], Path]) -> Callable[[Se
 
     def run(argv: Sequence[str]) -> int:
         words = [
-            str(file(find_run(word))) if not word.startswith("-") and not Path(word).is_file() else word
+            str(file(find_run(word, root_from()))) if not word.startswith("-") and not Path(word).is_file() else word
             for word in argv
         ]
         become(room, words)
         raise AssertionError
 
     return run
-
-
-def _parser(word: str, description: str) -> argparse.ArgumentParser:
-    width = min(100, shutil.get_terminal_size().columns)
-    return WordParser(
-        prog=f"trainwright {word}",
-        description=description,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=width),
-    )
 
 
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
@@ -251,7 +223,7 @@ def _with_experiment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tu
     name, overrides = split_words(arguments.words)
     if getattr(arguments, "from_run", None):
         overrides = (*overrides, f"train.init_from={arguments.from_run}")
-    return arguments, load_experiment(find_experiment(name), overrides)
+    return arguments, load_experiment(find_experiment(name), overrides, sites=SITES)
 
 
 WORDS = {
@@ -260,7 +232,10 @@ WORDS = {
     "schema": Word("JSON Schema of experiment files, for editors", schema),
     "render": Word("the exact files that launch would send", render),
     "launch": Word("send what render shows, and start it", launch),
-    "stop": Word("end a run: save, finish, and stay ended", stop),
+    "ps": Word("the runs here, and what was launched from here", words.ps),
+    "logs": Word("what a launched run says; -f follows it", words.logs),
+    "stop": Word("end a run: save, finish, and stay ended", words.stop),
+    "delete": Word("remove a run's job; with a flag what it has written", words.delete),
     "boot": Word("the staged boot: prepare, shard, tokenizer, train, report", _room("infra.boot")),
     "shard": Word("text shards from a source", _room("sharder", "shard")),
     "tokenizer": Word("find or train the tokenizer", _room("sharder", "tokenizer")),

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trainwright.spec.exits import UserError
+from trainwright.spec.experiment import Experiment, Resources
 from trainwright.spec.load import Loaded
+from trainwright.spec.targets import Targets
+from trainwright.spec.variables import BOOT_VARIABLES
+
+IMAGE_ROOT = "/workspace"
+"""Where the root volume lies inside the image."""
+SCRATCH = "/tmp"  # noqa: S108 - a place inside the container, fresh with each start
+"""The one other place inside the image that may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +25,14 @@ class Job:
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
     """Flags of boot: --continue, --fresh."""
-    nodes: int
-    ranks_per_node: int
+    environ: tuple[tuple[str, str], ...]
+    """The boot variables with their values, rendered as plain entries to edit by hand."""
+    image: str | None
+    registry: str | None
+    secrets: tuple[str, ...]
+    """Names only."""
+    resources: Resources
+    targets: Targets
 
     @property
     def experiment_file(self) -> str:
@@ -27,6 +42,12 @@ class Job:
     def boot_arguments(self, experiment_path: str) -> tuple[str, ...]:
         """Return the arguments of `trainwright` that run this job, given where the experiment lies."""
         return ("boot", experiment_path, *self.overrides, *self.flags)
+
+    def needed_image(self) -> str:
+        """Return the image, for a target that cannot do without; refuse when there is none."""
+        if self.image is None:
+            raise UserError("image: this target runs the image, and none is named; `make push` prints what to write")
+        return self.image
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +66,30 @@ def build_job(loaded: Loaded, flags: Sequence[str] = ()) -> Job:
         experiment_text=loaded.source,
         overrides=loaded.overrides,
         flags=tuple(flags),
-        nodes=experiment.resources.nodes,
-        ranks_per_node=experiment.resources.ranks_per_node,
+        environ=_boot_variables(experiment),
+        image=experiment.image,
+        registry=experiment.registry,
+        secrets=experiment.secrets,
+        resources=experiment.resources,
+        targets=experiment.targets,
     )
+
+
+def movable_image(image: str | None) -> str | None:
+    """Return what is wrong with an image reference that may mean another image tomorrow; None when it is a digest.
+
+    An image that only this machine has (`localhost/...`) cannot be pushed over, and has no digest until it is pushed.
+    """
+    if image is None or "@sha256:" in image or image.startswith("localhost/"):
+        return None
+    return f"image={image}: a tag may mean another image tomorrow; push with `make push`, and use the digest it prints"
+
+
+def _boot_variables(experiment: Experiment) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name, path in BOOT_VARIABLES.items():
+        value: object = experiment
+        for part in path.split("."):
+            value = getattr(value, part)
+        found.append((name, str(int(value) if isinstance(value, bool) else value)))
+    return tuple(found)

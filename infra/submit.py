@@ -1,16 +1,14 @@
 """Sends a job: writes exactly what `render` shows, then starts it."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from infra.job import Job, Rendered
-from infra.targets import Target
+from infra.engine import Engine
+from infra.job import Job, Rendered, movable_image
+from infra.launches import Launch, find_launch, launch_folder, record
+from infra.targets import TARGETS
+from trainwright.spec.exits import UserError
 from trainwright.store.files import write_text
-
-Run = Callable[[Sequence[str]], int]
 
 
 def write_rendered(files: Sequence[Rendered], folder: Path) -> None:
@@ -25,13 +23,23 @@ def stale(files: Sequence[Rendered], folder: Path) -> list[str]:
     return [file.path for file, path in found if not path.is_file() or path.read_text(encoding="utf-8") != file.text]
 
 
-def submit(target: Target, job: Job, folder: Path, run: Run | None = None) -> int:
-    """Render a job into a folder and start it; return the exit code of the engine's command."""
-    write_rendered(target.render(job), folder)
-    return (run or _run)(target.start(folder, job))
+def submit(target_name: str, job: Job, root: Path, engine: Engine) -> Launch:
+    """Render a job into its folder below the root, start it, and write down what was started.
+
+    Refuses an image that may change under its name, and a run whose last launch still runs.
+    """
+    target = TARGETS[target_name]
+    files = target.render(job)
+    if problem := movable_image(target.image_of(job)):
+        raise UserError(problem)
+    _refuse_second(root, job.name, engine)
+    folder = launch_folder(root, job.name)
+    write_rendered(files, folder)
+    return record(job.name, target_name, target.send(job, folder, engine), folder)
 
 
-def _run(command: Sequence[str]) -> int:
-    # The rendered script says `trainwright`; started from here that is this very installation.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(command, check=False, env={**os.environ, "PATH": path}).returncode
+def _refuse_second(root: Path, name: str, engine: Engine) -> None:
+    before = find_launch(root, name)
+    if before is not None and (state := TARGETS[before.target].state(before, engine)).live:
+        there = f"is {state.word} on target {before.target} ({before.id})"
+        raise UserError(f"{name}: {there}; follow it with `trainwright logs {name} -f`, or stop it first")

@@ -1,7 +1,9 @@
 """`python -m infra.boot EXP`: the staged boot, by `trainwright boot` or as the image's entry point."""
 
 import argparse
+import hashlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -9,12 +11,15 @@ from infra.boot.stages import STAGES
 from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import guarded
 
+log = logging.getLogger("boot")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Boot one run; return the exit code that the target acts on."""
     arguments = _parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     from infra.boot.nodes import this_node
+    from infra.boot.preflight import IN_IMAGE_VARIABLE, volume
     from infra.boot.run import Boot
     from infra.boot.supervise import Interrupts
     from trainwright.spec.load import find_experiment, load_experiment, split_words
@@ -22,9 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     name, overrides = split_words(arguments.words)
     interrupts = Interrupts()
-    experiment = load_experiment(find_experiment(name), overrides).experiment
+    path = find_experiment(name)
+    loaded = load_experiment(path, overrides)
+    source_hash = hashlib.sha256(loaded.source.encode()).hexdigest()
+    log.info("boot: source=%s sha256=%s overrides=%d", path, source_hash[:12], len(overrides))
+    experiment = loaded.experiment
     node = this_node(experiment.resources, arguments.node_rank, arguments.master)
     places = Places(root_from(), experiment)
+    volume(places, in_image=IN_IMAGE_VARIABLE in os.environ)
     wishes = {"redo": arguments.redo, "go_on": arguments.go_on, "fresh": arguments.fresh}
     return Boot(experiment, places, node, interrupts, until=arguments.until, **wishes).go()
 

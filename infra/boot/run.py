@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, past_attempts, start_attempt
+from infra.boot.board import board
 from infra.boot.budget import FINAL, exhausted
 from infra.boot.nodes import Node
+from infra.boot.preflight import gpus, shared_memory
 from infra.boot.records import Record, finish, is_done
 from infra.boot.stages import STAGES, TRAIN, WORK, Stage, bases, move_aside, progress, refuse_other_checkpoints
 from infra.boot.stages import tokenizer_hash
@@ -101,6 +103,8 @@ class Boot:
         self.interrupts.stop_file = _stop_file(self.places, attempt)
         try:
             self._prepare()
+            if STAGES.index(self.until) >= STAGES.index(TRAIN.name) and self._done(TRAIN) is None:
+                self._check_machine()
             for stage in WORK:
                 if STAGES.index(stage.name) > STAGES.index(self.until):
                     break
@@ -135,6 +139,11 @@ class Boot:
         inputs = {"experiment": experiment_hash(self.experiment)}
         finish(run.stage("prepare"), inputs, [run.experiment], bases(places), started)
         log.info("stage=prepare done")
+
+    def _check_machine(self) -> None:
+        """Refuse a machine that cannot train before hours of other work are done on it."""
+        shared_memory(self.experiment.resources)
+        gpus(self.experiment.resources)
 
     def _refuse_other_run(self) -> None:
         """Hold the experiment against all that is done here before anything is overwritten."""
@@ -225,7 +234,9 @@ class Boot:
             extra[DEADLINE_VARIABLE] = str(started + 60 * walltime)
         command = self.node.agent_command(self.places.run)
         watch = Watch(attempt, self.node.ranks, self.experiment.resources)
-        code, hung = supervise(command, child_environment(extra), self.interrupts, watch)
+        port = self.experiment.logging.tensorboard_port if self.node.is_first else None
+        with board(self.places.run, port):
+            code, hung = supervise(command, child_environment(extra), self.interrupts, watch)
         outcome = outcome_of_ranks(attempt, self.node.ranks, code)
         if hung is not None:
             outcome = Outcome(Exit.FAILED, hung, outcome.step)
@@ -244,6 +255,7 @@ class Boot:
             log.info("boot: node 0 ended with %d before this node trained", code)
             return code
         self.interrupts.stop_file = _stop_file(self.places, attempt)
+        self._check_machine()
         lease_id = str(read_json(attempt.folder / "start.json")["lease"])
         return self._run_ranks(attempt, lease_id, started).code
 

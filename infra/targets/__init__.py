@@ -1,19 +1,34 @@
-"""The launch targets, by name: one file each, with `render(job)` and `start(folder, job)`."""
+"""The launch targets, by name: one module each, with the functions of `Target`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from infra.engine import Engine
 from infra.job import Job, Rendered
+from infra.launches import Launch, State
 from infra.targets import local
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a job runs: `render` translates it into files, `start` gives the command that submits them."""
+class Target(Protocol):
+    """Where a job runs. A target is a module with these functions."""
 
-    render: Callable[[Job], tuple[Rendered, ...]]
-    start: Callable[[Path, Job], list[str]]
+    def render(self, job: Job) -> tuple[Rendered, ...]:
+        """Translate a job into files; pure, touches nothing."""
+
+    def image_of(self, job: Job) -> str | None:
+        """Return the image that the job runs there, or None where it runs none."""
+
+    def send(self, job: Job, folder: Path, engine: Engine) -> str:
+        """Start what was rendered into a folder; return the name under which the engine knows it."""
+
+    def state(self, launch: Launch, engine: Engine) -> State:
+        """Ask the engine how a launch is doing."""
+
+    def logs(self, launch: Launch, engine: Engine, *, follow: bool) -> int:
+        """Print a launch's log, and go on as it grows; return an exit code."""
+
+    def remove(self, launch: Launch, engine: Engine) -> None:
+        """Take what is left of a launch away from its engine; data and checkpoints stay."""
 
 
-TARGETS = {"local": Target(local.render, local.start)}
+TARGETS: dict[str, Target] = {"local": local}

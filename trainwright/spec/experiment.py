@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field
 
 from trainwright.spec.data import BytesTokenizer, Data, Tokenizer
 from trainwright.spec.model import Llama, Model
-from trainwright.spec.settings import Count, CountOrZero, Name, OptionalPositive, OptionalText, Positive
-from trainwright.spec.settings import Problem, Settings
+from trainwright.spec.settings import Count, CountOrZero, Name, OptionalCount, OptionalImage, OptionalName
+from trainwright.spec.settings import OptionalPositive, OptionalText, Positive, Problem, Settings, VariableNames
+from trainwright.spec.targets import Targets
 from trainwright.spec.training import AdamW, Checkpoint, Cosine, Evaluation, Logging, Optimizer, Schedule, Train
 
 
@@ -27,8 +28,24 @@ class Resources(Settings):
     """A rank that finishes no step for this long is taken for hung: stacks are written, and the attempt fails."""
     slow_minutes: Positive = 30.0
     """The same for what may rightly take longer: starting, loading, compiling, evaluating, saving."""
+    cpus_per_node: OptionalCount = None
+    """CPU cores asked for on each machine; null leaves it to the target."""
+    memory_gib: OptionalPositive = None
+    """Memory asked for on each machine; null leaves it to the target."""
+    shm_gib: OptionalPositive = None
+    """Shared memory (/dev/shm) that containers are given and that boot insists on; null is 1 with GPUs, else none."""
     wait_minutes: Annotated[float, Field(ge=0, le=1440)] = 10.0
     """How long a node waits for what may still come: another node, a mount, a lease."""
+
+    @property
+    def num_gpus_per_node(self) -> int:
+        """GPUs on each machine: one for each rank."""
+        return 0 if self.device == "cpu" else self.ranks_per_node
+
+    @property
+    def needed_shm_gib(self) -> float:
+        """Shared memory that a machine must have; NCCL talks through it, and containers come with 64 MiB."""
+        return self.shm_gib or (1.0 if self.device == "cuda" else 0.0)
 
 
 class Restart(Settings):
@@ -60,6 +77,12 @@ class Experiment(Settings):
     """The run's name: its folder, and the name of jobs and pods."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
     """Seeds initial weights, data order and the choice of validation documents."""
+    image: OptionalImage = None
+    """The container image that runs this, by digest: what `make push` prints."""
+    registry: OptionalName = None
+    """The credential of a private registry, by the name under which the target keeps it."""
+    secrets: VariableNames = ()
+    """Secrets by name; the values come from the environment or from .env, and are never written anywhere."""
     data: Data = Data()
     """The corpus."""
     tokenizer: Tokenizer = BytesTokenizer()
@@ -82,6 +105,8 @@ class Experiment(Settings):
     """Machines."""
     restart: Restart = Restart()
     """Trying again."""
+    targets: Targets = Targets()
+    """What each target needs to know."""
     paths: Paths = Paths()
     """Places."""
 
@@ -108,6 +133,10 @@ FREE_ON_RESUME = (
     "logging",
     "resources",
     "restart",
+    "image",
+    "registry",
+    "secrets",
+    "targets",
     "paths",
     "train.nonfinite",
     "data.path",

@@ -1,8 +1,9 @@
 """Reads an experiment file: layers of text in, a checked `Experiment` out, or every mistake at once.
 
-A launch starts here. Layers, weakest first: defaults of the models < the file < `dotted.key=value` on the command line
-< boot variables. All values stay text until pydantic reads them by annotation, so YAML's guesses never apply. Aliases
-and tags are refused: they are how small files become large objects.
+A launch starts here. Layers, weakest first: defaults of the models < site profile < the user's own values for that
+site < the file < `dotted.key=value` on the command line < boot variables. All values stay text until pydantic reads
+them by annotation, so YAML's guesses never apply. Aliases and tags are refused: they are how small files become large
+objects.
 """
 
 import difflib
@@ -20,11 +21,18 @@ from trainwright.spec.derived import cross_problems
 from trainwright.spec.exits import UserError
 from trainwright.spec.experiment import Experiment, default_kind, kinds, walk_problems
 from trainwright.spec.settings import ABSENT, Problem
+from trainwright.spec.sites import site_values
 from trainwright.spec.variables import RUN_CONFIG, boot_values
 
 MAX_FILE_BYTES = 1 << 20
 MAX_DEPTH = 16
 """Levels of nesting; PyYAML's time grows with their square, and its stack with each."""
+
+PATTERN_HINTS = {
+    "name": "use lower-case letters, digits and dashes, at most 52 characters",
+    "image": "expected an image such as registry/name@sha256:...; `make push` prints it",
+    "secrets": "expected names of environment variables, such as HF_TOKEN; values never stand here",
+}
 
 Tree = dict[str, Any]
 
@@ -74,8 +82,16 @@ def split_words(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     return None, tuple(words)
 
 
-def load_experiment(path: Path, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Loaded:
-    """Read an experiment file with overrides and boot variables on top; raise `ExperimentError` with every mistake."""
+def load_experiment(
+    path: Path,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    sites: Path | None = None,
+) -> Loaded:
+    """Read an experiment file with overrides and boot variables on top; raise `ExperimentError` with every mistake.
+
+    `sites` is the folder of site profiles, for words that render or send; boot runs where there are none.
+    """
     source = read_source(path)
     tree, lines = parse(source, str(path))
     origins = {key: f"{path}:{line}" for key, line in lines.items()}
@@ -86,6 +102,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), environ: Mapping[
     _add_default_kinds(tree, lines)
     for key, (variable, text) in boot_values(environ).items():
         _assign(tree, origins, key, text, variable)
+    if sites is not None:
+        for key, value, origin in site_values(tree, sites, lambda file: parse(read_source(file), str(file))):
+            _give(tree, origins, key, value, origin)
     from_file = {key: line for key, line in lines.items() if origins.get(key) == f"{path}:{line}"}
     return Loaded(validate(tree, str(path), from_file), origins, source, tuple(overrides))
 
@@ -212,6 +231,19 @@ def _assign(tree: Tree, origins: dict[str, str], key: str, text: str, origin: st
     origins[key] = origin
 
 
+def _give(tree: Tree, origins: dict[str, str], key: str, value: Any, origin: str) -> None:
+    """Set a value that nothing stronger has set."""
+    *parents, last = key.split(".")
+    here: Any = tree
+    for parent in parents:
+        here = here.setdefault(parent, {})
+        if not isinstance(here, dict):
+            return
+    if last not in here:
+        here[last] = value
+        origins[key] = origin
+
+
 def _field_problem(details: Any, tree: Tree) -> Problem:
     """Say one of pydantic's findings in our own words."""
     location = [str(part) for part in details["loc"]]
@@ -233,7 +265,9 @@ def _field_problem(details: Any, tree: Tree) -> Problem:
         case "model_type" | "model_attributes_type":
             hint = "expected a block of keys"
         case "string_pattern_mismatch":
-            hint = "use lower-case letters, digits and dashes, at most 52 characters"
+            hint = PATTERN_HINTS.get(location[0], PATTERN_HINTS["name"])
+            # Whoever wrote NAME=value there must not find the value in a log.
+            shown = ABSENT if location[0] == "secrets" else shown
         case _:
             hint = _expected(kind, context)
     return Problem(path, shown, hint)

@@ -68,6 +68,11 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    """Read `A,B` as a list, because an override on the command line has no other way to write one."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def _off(value: Any) -> Any:
     """Read the ways YAML has of writing nothing as None."""
     return None if isinstance(value, str) and value.strip().lower() in NULLS else value
@@ -89,7 +94,18 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$")]
 """A name that is valid as a folder, a Kubernetes object and a job name: lower case, digits and dashes, at most 52."""
 
+ImageReference = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$", max_length=512)
+]
+"""An image as engines name it: registry/name:tag, or registry/name@sha256:digest."""
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+"""The name of an environment variable."""
+
+OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535), Whole] | None, Off]
 OptionalCount = Annotated[Count | None, Off]
 OptionalPositive = Annotated[Positive | None, Off]
 OptionalName = Annotated[Name | None, Off]
 OptionalText = Annotated[str | None, Off]
+OptionalImage = Annotated[ImageReference | None, Off]
+VariableNames = Annotated[tuple[VariableName, ...], BeforeValidator(_listed)]
+"""Names of environment variables, as a YAML list or separated by commas."""

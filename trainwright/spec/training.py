@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from trainwright.spec.settings import Count, CountOrZero, NonNegative, OptionalCount, OptionalPositive, Positive
-from trainwright.spec.settings import OptionalText, Problem, Settings, Share
+from trainwright.spec.settings import OptionalPort, OptionalText, Problem, Settings, Share
 
 
 class AdamW(Settings):
@@ -153,6 +153,8 @@ class Logging(Settings):
     """A line on the terminal every so many steps."""
     tensorboard: bool = True
     """Write TensorBoard events beside metrics.jsonl."""
+    tensorboard_port: OptionalPort = None
+    """Serve them on this port of 127.0.0.1 where rank 0 runs, while it trains; 6006 is usual, null serves nothing."""
     num_samples: CountOrZero = 5
     """Continuations written at the end of the run for the report."""
     sample_tokens: Count = 64

@@ -1,0 +1,17 @@
+"""Where an experiment is sent, one settings class a target. Nothing here changes what is learned."""
+
+from trainwright.spec.settings import Settings
+
+
+class LocalTarget(Settings):
+    """The machine in front of you."""
+
+    container: bool = False
+    """Run the image, through docker or podman compose; false runs the installed trainwright."""
+
+
+class Targets(Settings):
+    """What each target needs to know beyond the experiment."""
+
+    local: LocalTarget = LocalTarget()
+    """This machine."""
