@@ -10,21 +10,32 @@ from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, describe_os_error, guarded
 from trainwright.spec.paths import RunFolder
 from trainwright.spec.resolved import read_training
-from trainwright.store.process import die_with_parent
+from trainwright.spec.variables import PARENT_VARIABLE
+from trainwright.store.process import die_with_boot, die_with_parent
 
 log = logging.getLogger("trainer")
 
 LOCAL_VARIABLES = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
+def die_with_agent() -> None:
+    """Die with the process that launched this rank; by hand there is none.
+
+    Our own agent names itself, so that a rank which it started a moment before its own death notices that too.
+    """
+    if PARENT_VARIABLE in os.environ:
+        die_with_boot()
+    elif "RANK" in os.environ:
+        die_with_parent()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank; return its exit code."""
+    die_with_agent()
     parser = WordParser(prog="python -m trainer", description="Train from token shards.")
     parser.add_argument("training", type=Path, help="the run's training.yaml, written by boot")
     arguments = parser.parse_args(argv)
     rank = int(os.environ.get("RANK", "0"))
-    if "RANK" in os.environ:
-        die_with_parent()
     _configure_logging(rank)
     training = read_training(arguments.training)
     from trainer.attempt import Attempt
@@ -35,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = run_training(training, attempt, local_rank, local_ranks)
     except UserError as error:
-        attempt.end(error.exit, str(error))
+        if attempt.end(error.exit, str(error)):
+            # Every rank knows the same sentence; boot reads it in the records, and says it once.
+            return error.exit
         raise
     except OSError as error:
         attempt.end(Exit.FAILED, describe_os_error(error))

@@ -5,16 +5,20 @@ and in its end record; torchrun's summary of it would bury that sentence. The ag
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
 from trainwright.spec.exits import Exit
+from trainwright.spec.variables import PARENT_VARIABLE
 from trainwright.store.process import die_with_boot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
     die_with_boot()
+    # From here on this is the parent whose death the ranks wait for.
+    os.environ[PARENT_VARIABLE] = str(os.getpid())
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run

@@ -1,5 +1,7 @@
 """The agent is torchrun without its tracebacks: what a rank says is what a person reads."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,3 +41,29 @@ def test_an_agent_whose_boot_is_gone_starts_nothing(tmp_path: Path) -> None:
     )
     assert done.returncode < 0
     assert not marker.exists()
+
+
+def test_a_rank_whose_agent_died_before_it_could_ask_ends_at_once(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", str(tmp_path / "training.yaml")],
+        env={**clean_environment(), "RANK": "0", "TRAINWRIGHT_PARENT": "1"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not done.stderr
+
+
+def test_the_agent_names_itself_to_its_ranks(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import os; print(os.environ['TRAINWRIGHT_PARENT'] == str(os.getppid()))")
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.agent", "--standalone", "--nproc-per-node", "1", str(program)],
+        env={**clean_environment(), "TRAINWRIGHT_PARENT": str(os.getpid())},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "True" in done.stdout, done.stderr
