@@ -5,7 +5,7 @@ import math
 
 from report.corpus import Corpus, read_corpus
 from report.metrics import Metrics, read_metrics
-from report.records import Attempt, Gaps, Sample, StageRecord, as_text
+from report.records import Attempt, Gaps, Sample, StageRecord, as_count, as_text
 from report.records import read_attempts, read_ended, read_samples, read_stages
 from trainwright.spec.derived import Derived
 from trainwright.spec.exits import UserError
@@ -13,6 +13,7 @@ from trainwright.spec.experiment import Experiment
 from trainwright.spec.load import parse, read_source
 from trainwright.spec.paths import RunFolder
 from trainwright.spec.resolved import Training, read_resolved, read_training
+from trainwright.store.files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def read_facts(run: RunFolder) -> Facts:
         experiment = training.experiment
     metrics = gaps.read("metrics.jsonl", lambda: read_metrics(run.metrics)) or Metrics()
     _note_metrics(metrics, gaps)
+    _note_refusals(run, gaps)
     return Facts(
         name=experiment.name if experiment is not None else run.path.absolute().name,
         experiment=experiment,
@@ -101,3 +103,18 @@ def _note_metrics(metrics: Metrics, gaps: Gaps) -> None:
     if unfit:
         steps = "1 step has" if len(unfit) == 1 else f"{len(unfit)} steps have"
         gaps.add(f"metrics.jsonl: {steps} no finite loss, the first is step {unfit[0]}")
+
+
+def _note_refusals(run: RunFolder, gaps: Gaps) -> None:
+    """Say what the newest checkpoint tells of batches that no update was made of."""
+    newest = max(run.checkpoints.glob("step_" + "[0-9]" * 8), default=None)
+    if newest is None:
+        return
+    name = f"{newest.name}/train_state.json"
+    state = gaps.read(name, lambda: read_json(newest / "train_state.json")) or {}
+    refused, rollbacks = state.get("refused"), as_count(state.get("rollbacks")) or 0
+    if isinstance(refused, list) and refused:
+        batches = "1 batch was" if len(refused) == 1 else f"{len(refused)} batches were"
+        returns = "1 return" if rollbacks == 1 else f"{rollbacks} returns"
+        what = f"{batches} passed over for a loss or gradient that is no finite number"
+        gaps.add(f"{name}: {what} (the first at sample {as_text(refused[0])}); {returns} to a checkpoint")

@@ -146,6 +146,21 @@ def test_a_loss_that_is_no_number_is_said(run: RunFolder) -> None:
     assert "metrics.jsonl: 1 step has no finite loss, the first is step 7" in report_of(run)[0]
 
 
+def test_batches_that_were_passed_over_are_said(run: RunFolder) -> None:
+    for step, refused in ((60, [320]), (120, [320, 640])):
+        state = {"step": step, "refused": refused, "rollbacks": step // 60 - 1}
+        write(run.checkpoints / f"step_{step:08d}" / "train_state.json", json.dumps(state))
+    sentence = "2 batches were passed over for a loss or gradient that is no finite number (the first at sample 320)"
+    for text in report_of(run):
+        assert f".json: {sentence}; 1 return to a checkpoint" in text
+
+
+def test_a_run_that_passed_nothing_over_says_nothing_of_it(run: RunFolder) -> None:
+    state = {"step": 120, "refused": [], "rollbacks": 0}
+    write(run.checkpoints / "step_00000120" / "train_state.json", json.dumps(state))
+    assert "Missing or left out" not in report_of(run)[0]
+
+
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_a_run_without_figures_has_a_report(run: RunFolder, text: str) -> None:
     write(run.metrics, text)
