@@ -24,6 +24,9 @@ import sys
 import tempfile
 import time
 
+from trainwright.spec.paths import ROOT_VARIABLE
+from trainwright.store.process import processes_with
+
 EXPERIMENT = """\
 name: kills
 data:
@@ -144,14 +147,14 @@ def disturbed(
 def start(experiment: Path, root: Path) -> "subprocess.Popen[bytes]":
     root.mkdir(parents=True, exist_ok=True)
     log = (root / "boot.log").open("ab")
-    environ = {**os.environ, "TRAINWRIGHT_ROOT": str(root), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environ = {**os.environ, ROOT_VARIABLE: str(root), "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "infra.boot", str(experiment)]
     return subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
 
 
 def kill(boot: "subprocess.Popen[bytes]", root: Path, victim: str, tally: Tally) -> None:
     """Kill one process of the run (boot, its child, one below that) or all, or ask boot to stop; note where it was."""
-    tree = processes(root)
+    tree = processes_with(ROOT_VARIABLE, str(root))
     below = [pid for pid, parent in tree.items() if parent == boot.pid]
     deeper = [pid for pid, parent in tree.items() if parent in below]
     victims = {"child": below[:1], "rank": deeper[-1:], "all": list(tree)}
@@ -166,24 +169,10 @@ def kill(boot: "subprocess.Popen[bytes]", root: Path, victim: str, tally: Tally)
     tally.by_stage[stage_of(root)] += 1
 
 
-def processes(root: Path) -> dict[int, int]:
-    """Return pid -> parent of every process that was started for this root; zombies do not count."""
-    mark, found = f"TRAINWRIGHT_ROOT={root}".encode(), {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] != "Z":
-                    found[int(entry.name)] = int(fields[1])
-        except OSError:
-            continue
-    return found
-
-
 def alive_after(root: Path) -> list[int]:
     """Return the processes that are still there some seconds after their boot has ended."""
     deadline = time.monotonic() + GONE_WITHIN_S
-    while (left := list(processes(root))) and time.monotonic() < deadline:
+    while (left := list(processes_with(ROOT_VARIABLE, str(root)))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
 

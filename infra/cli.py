@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra import words
+from infra.doctor import doctor
 from infra.parsers import word_parser
 from infra.rooms import become
 from infra.runs import find_run
@@ -182,6 +183,13 @@ def launch(argv: Sequence[str]) -> int:
     return Exit.OK
 
 
+def drill(argv: Sequence[str]) -> int:
+    """Rehearse a preemption."""
+    from infra.drill import drill as rehearse
+
+    return rehearse(argv)
+
+
 def _room(room: str, *first: str) -> Callable[[Sequence[str]], int]:
     def run(argv: Sequence[str]) -> int:
         become(room, [*first, *argv])
@@ -236,6 +244,8 @@ WORDS = {
     "logs": Word("what a launched run says; -f follows it", words.logs),
     "stop": Word("end a run: save, finish, and stay ended", words.stop),
     "delete": Word("remove a run's job; with a flag what it has written", words.delete),
+    "doctor": Word("the health of this machine and its run", doctor),
+    "drill": Word("rehearse how a target ends runs, on a short run of an experiment", drill),
     "boot": Word("the staged boot: prepare, shard, tokenizer, train, report", _room("infra.boot")),
     "shard": Word("text shards from a source", _room("sharder", "shard")),
     "tokenizer": Word("find or train the tokenizer", _room("sharder", "tokenizer")),

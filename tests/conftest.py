@@ -1,6 +1,7 @@
 """What every test stands on: a clean environment, an experiment file, records of rendered text, and honest skips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -8,6 +9,7 @@ from typing import NoReturn
 from hypothesis import settings
 import pytest
 
+from small_disks import MountRefusedError, SmallDisk, mounted
 from trainwright.spec.paths import ROOT_VARIABLE
 from trainwright.spec.variables import BOOT_VARIABLES, RUN_CONFIG
 
@@ -71,6 +73,20 @@ def engine_missing() -> Callable[[str], NoReturn]:
         pytest.skip(reason)
 
     return stop
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, engine_missing: Callable[[str], NoReturn]) -> Iterator[Callable[..., SmallDisk]]:
+    """Return a function that mounts a real disk of so many KiB at a folder; what it mounts is unmounted afterwards."""
+    with ExitStack() as stack:
+
+        def mount(kib: int, at: Path = tmp_path / "disk") -> SmallDisk:
+            try:
+                return stack.enter_context(mounted(at, kib))
+            except MountRefusedError as error:
+                engine_missing(str(error))
+
+        yield mount
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

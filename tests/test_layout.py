@@ -37,7 +37,7 @@ HEAVY = (
     *("safetensors", "tensorboard", "matplotlib", "boto3", "runpod"),
 )
 
-IMPORT_NAMES = {"pyyaml": "yaml", "tomli-w": "tomli_w", "huggingface-hub": "huggingface_hub"}
+IMPORT_NAMES = {"pyyaml": "yaml", "tomli-w": "tomli_w", "huggingface-hub": "huggingface_hub", "python-dotenv": "dotenv"}
 INDIRECT = {"tensorboard": "torch.utils.tensorboard"}
 """Dependency -> the module of another package that needs it."""
 GROUP_ROOMS = {
@@ -60,6 +60,8 @@ COMBINED: dict[str, str] = {
         (f"report/{name}.py" for name in ("__main__", "contents", "facts", "headline", "records", "verdict")),
         "tests/report/test_report_write.py",
     ),
+    "infra/drill_course.py": "tests/infra/test_drill.py",
+    "infra/parsers.py": "tests/infra/test_cli.py",
     "report/printable.py": "tests/report/test_report_page.py",
     "trainwright/spec/data.py": "tests/trainwright/test_experiment.py",
     "trainwright/spec/model.py": "tests/trainwright/test_derived.py",

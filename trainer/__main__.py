@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.exit
         raise
     except OSError as error:
-        attempt.end(Exit.FAILED, describe_os_error(error))
+        if attempt.end(Exit.FAILED, describe_os_error(error)):
+            return Exit.FAILED
         raise
     except Exception as error:
         # One sentence here and in the record: when a rank dies, each of its neighbours has a traceback of its own.

@@ -2,10 +2,14 @@
 
 `python -m trainer.agent --nproc-per-node 2 ... -m trainer RUN/training.yaml`. A rank that fails has said why, in words
 and in its end record; torchrun's summary of it would bury that sentence. The agent dies with boot, its ranks with it.
+
+Some engines send a signal to every process of a job (SLURM does). torchrun would give its ranks 30 s after SIGTERM, and
+die at once of SIGUSR1; boot has heard the signal too and asks the ranks itself, so the agent hears none.
 """
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +21,8 @@ from trainwright.store.process import die_with_boot
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
     die_with_boot()
+    if PARENT_VARIABLE in os.environ:
+        _leave_signals_to_boot()
     # From here on this is the parent whose death the ranks wait for.
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -29,6 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ChildFailedError, SignalException):
         return Exit.FAILED
     return Exit.OK
+
+
+def _leave_signals_to_boot() -> None:
+    # Ranks inherit this until they listen for themselves, so that they do not die of it while they import.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    # torchrun installs handlers for these; it takes no empty list.
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
 
 
 if __name__ == "__main__":

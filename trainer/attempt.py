@@ -5,6 +5,7 @@ torchrun turns every exit code into 1, so boot reads the records instead. By han
 
 import contextlib
 import faulthandler
+import logging
 import os
 import time
 import traceback
@@ -17,6 +18,8 @@ from trainwright.spec.variables import ATTEMPT_VARIABLE, LEASE_VARIABLE
 from trainwright.store.files import write_json, write_text
 from trainwright.store.lease import holds
 from trainwright.store.process import STACKS_SIGNAL
+
+log = logging.getLogger("trainer")
 
 BEAT_S = 2.0
 
@@ -32,6 +35,7 @@ class Attempt:
         self._lease = environ.get(LEASE_VARIABLE)
         self._last_beat = float("-inf")
         self._phase = ""
+        self._untold = False
         self._step: int | None = None
         if self._folder is not None:
             # The handler writes from C, so it speaks even while Python waits inside a collective.
@@ -52,17 +56,42 @@ class Attempt:
         self._phase, self._last_beat = phase, time.monotonic()
         sign = {"pid": os.getpid(), "phase": phase, "step": self._step, "time": round(time.time(), 3)}
         if self._folder is not None:
-            write_json(self._folder / f"alive_{self._rank:05d}.json", sign)
+            self._tell(self._folder / f"alive_{self._rank:05d}.json", sign)
         if self._rank == 0:
-            write_json(self._run.heartbeat, sign)
+            self._tell(self._run.heartbeat, sign)
 
-    def end(self, code: Exit | int, reason: str) -> None:
-        """Leave this rank's end record, with the last finished step."""
-        if self._folder is not None:
-            record = {"rank": self._rank, "code": int(code), "reason": reason, "step": self._step}
-            # On a full disk there is no record; boot then says that the rank ended without one.
+    def _tell(self, path: Path, sign: Mapping[str, object]) -> None:
+        """Write a sign of life; where there is no room for it touch the old one: no step is lost for a heartbeat."""
+        try:
+            write_json(path, sign)
+        except OSError as error:
+            if not self._untold and self._rank == 0:
+                log.warning("heartbeat: not written, while training goes on: %s: %s", path, error.strerror)
+            self._untold = True
             with contextlib.suppress(OSError):
-                write_json(self._folder / f"rank_{self._rank:05d}.json", record)
+                os.utime(path)
+
+    @property
+    def is_of_boot(self) -> bool:
+        """Return whether boot started this rank and reads what it leaves."""
+        return self._folder is not None
+
+    def end(self, code: Exit | int, reason: str, *, left: bool = False) -> bool:
+        """Leave this rank's end record, with the last finished step; return whether boot has one to read.
+
+        `left` says that the rank went away in the middle of things: what happens to its neighbours is a consequence.
+        """
+        if self._folder is None:
+            return False
+        record = {"rank": self._rank, "code": int(code), "reason": reason, "step": self._step}
+        if left:
+            record["left"] = True
+        try:
+            write_json(self._folder / f"rank_{self._rank:05d}.json", record)
+        except OSError:
+            # On a full disk there is no record; boot then says that the rank ended without one.
+            return False
+        return True
 
     def explain(self, error: Exception) -> Path | None:
         """Write the traceback of what nobody foresaw beside the end record; None by hand, or when even that fails."""

@@ -12,6 +12,8 @@ hash; a damaged checkpoint is refused by name and the one before it is used. No 
 
 import errno
 import logging
+import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -30,8 +32,8 @@ from trainwright.spec.exits import UserError, describe_os_error
 from trainwright.spec.paths import MANIFEST, done_name, step_name
 from trainwright.spec.resolved import changes
 from trainwright.spec.training import Checkpoint
-from trainwright.store.files import FileEntry, fsync_file, fsync_folder, read_json, set_aside, sha256_file
-from trainwright.store.files import verify_entry, write_json, write_text
+from trainwright.store.files import FileEntry, fsync_file, fsync_folder, naming, read_json, set_aside
+from trainwright.store.files import sha256_file, verify_entry, write_json, write_text
 
 INDEX = "index.json"
 TRAIN_STATE = "train_state.json"
@@ -87,19 +89,28 @@ def committed(folder: Path) -> list[Committed]:
 
 
 def save(folder: Path, state: Mapping[str, Tensor], train_state: TrainState, ranks: Ranks) -> float:
-    """Write and commit a checkpoint by all ranks; return the seconds it took. The caller has checked the lease."""
+    """Write and commit a checkpoint by all ranks; return the seconds it took. The caller has checked the lease.
+
+    Where one rank cannot write, all raise the same `OSError`, and what was written of this checkpoint is gone.
+    """
     started = time.monotonic()
     final, hidden = folder / step_name(train_state.step), folder / HIDDEN
-    if ranks.is_first:
-        if hidden.exists():
-            rmtree(hidden)
-        hidden.mkdir(parents=True)
-    ranks.barrier()
-    shares = ranks.gather(_write_pieces(hidden, state, ranks.rank))
-    if ranks.is_first:
-        _commit(hidden, final, shares, state, train_state)
-    ranks.barrier()
+    try:
+        ranks.together(lambda: _make_empty(hidden) if ranks.is_first else None)
+        shares = ranks.together(lambda: _write_pieces(hidden, state, ranks.rank))
+        ranks.together(lambda: _commit(hidden, final, shares, state, train_state) if ranks.is_first else None)
+    except OSError:
+        if ranks.is_first:
+            # On a full disk this makes the room that the end records need.
+            rmtree(hidden, ignore_errors=True)
+        raise
     return time.monotonic() - started
+
+
+def _make_empty(folder: Path) -> None:
+    if folder.exists():
+        rmtree(folder)
+    folder.mkdir(parents=True)
 
 
 def _write_pieces(folder: Path, state: Mapping[str, Tensor], rank: int) -> dict[str, Any]:
@@ -110,9 +121,12 @@ def _write_pieces(folder: Path, state: Mapping[str, Tensor], rank: int) -> dict[
     try:
         save_file({piece.name: piece.local.cpu().contiguous().clone() for piece in held}, path)
     except SafetensorError as error:
-        # The library reports a full disk as an error of its own.
-        raise OSError(errno.EIO, str(error), str(path)) from None
-    fsync_file(path)
+        # The library reports what the system said, such as a full disk, as an error of its own.
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        known = (int(code[1]), os.strerror(int(code[1]))) if code else (errno.EIO, str(error))
+        raise OSError(*known, str(path)) from None
+    with naming(path):
+        fsync_file(path)
     described = {piece.name: {"offset": piece.offset, "shape": tuple(piece.local.shape)} for piece in held}
     return {"file": asdict(FileEntry(path.name, path.stat().st_size, sha256_file(path))), "pieces": described}
 
@@ -142,7 +156,17 @@ def _commit(
         set_aside(final)
     hidden.rename(final)
     fsync_folder(final.parent)
-    write_text(final.parent / done_name(train_state.step), "")
+    mark(Committed(train_state.step, final))
+
+
+def mark(checkpoint: Committed) -> None:
+    """Write the marker of a whole checkpoint unless it is there: a kill or a full disk may have come before it."""
+    marker = checkpoint.folder.parent / done_name(checkpoint.step)
+    try:
+        if not marker.exists():
+            write_text(marker, "")
+    except OSError as error:
+        log.warning("checkpoint: %s is saved, but cannot be marked: %s", checkpoint.folder.name, error)
 
 
 def verify(checkpoint: Committed, ranks: Ranks) -> str | None:

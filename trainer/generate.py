@@ -1,7 +1,7 @@
 """Continuations sampled from a model: plain sampling by whole forward passes, by all ranks together."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from torch import nn
 from trainer.evaluate import Validation
 from trainer.parallelize import computing
 from trainer.ranks import Ranks
-from trainwright.spec.experiment import Experiment
+from trainer.reporting import Setting
+from trainer.requests import Request
 from trainwright.spec.training import Train
 from trainwright.store.files import write_text
 from trainwright.tokens.bundle import Bundle
@@ -22,11 +23,18 @@ PROMPT_TOKENS = 32
 
 @torch.no_grad()
 def continuations(
-    model: nn.Module, prompts: Sequence[Sequence[int]], num_tokens: int, vocab_size: int, train: Train, ranks: Ranks
-) -> list[list[int]]:
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    num_tokens: int,
+    vocab_size: int,
+    train: Train,
+    ranks: Ranks,
+    look: Callable[[], Request] = lambda: Request.NONE,
+) -> list[list[int]] | Request:
     """Return sampled continuations of prompts of one length; a fixed seed draws the same from the same weights.
 
     Every rank computes the same draw, because a sharded model's forward needs them all; the first rank's counts.
+    A request that comes to any of them in between is returned instead.
     """
     model.eval()
     generator = torch.Generator("cpu").manual_seed(0)
@@ -37,37 +45,46 @@ def continuations(
             logits = model(context)[:, -1, :vocab_size].float().cpu()
         top, index = logits.topk(min(TOP_K, vocab_size))
         drawn = torch.multinomial(torch.softmax(top / TEMPERATURE, dim=1), 1, generator=generator)
-        chosen = ranks.from_first(index.gather(1, drawn).tolist())
-        tokens = torch.cat((tokens, torch.tensor(chosen)), dim=1)
+        told = ranks.gather({"chosen": index.gather(1, drawn).tolist(), "asked": int(look())})
+        asked = Request(max(one["asked"] for one in told))
+        if asked is not Request.NONE:
+            model.train()
+            return asked
+        tokens = torch.cat((tokens, torch.tensor(told[0]["chosen"])), dim=1)
     model.train()
     return [row[len(prompts[0]) :] for row in tokens.tolist()]
 
 
-def write_samples(
-    path: Path,
-    model: nn.Module,
-    validation: Validation,
-    bundle: Bundle,
-    experiment: Experiment,
-    ranks: Ranks,
-    *,
-    step: int,
-) -> None:
-    """Write continuations of prompts taken evenly from the validation corpus, a JSON object a line, for the report."""
+def write_samples(setting: Setting, model: nn.Module, validation: Validation, bundle: Bundle, step: int) -> Request:
+    """Write continuations of prompts taken evenly from the validation corpus, a JSON object a line, for the report.
+
+    Returns a request that came in between; nothing is written then.
+    """
+    experiment, ranks = setting.training.experiment, setting.ranks
     train, count, length = experiment.train, experiment.logging.num_samples, experiment.logging.sample_tokens
     total = validation.corpus.manifest.num_tokens
     size = min(PROMPT_TOKENS, total, train.seq_len_tokens)
     starts = [index * (total - size) // max(1, count) for index in range(count)]
     prompts = [validation.corpus.read(start, start + size).tolist() for start in starts]
-    drawn = continuations(model, prompts, length, bundle.vocab_size, train, ranks) if prompts else []
-    if ranks.is_first:
-        rows = [
-            {
-                "prompt": bundle.decode(prompt),
-                "continuation": bundle.decode(more),
-                "step": step,
-                "temperature": TEMPERATURE,
-            }
-            for prompt, more in zip(prompts, drawn, strict=True)
-        ]
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    drawn = []
+    if prompts:
+        found = continuations(model, prompts, length, bundle.vocab_size, train, ranks, setting.requests.look)
+        if isinstance(found, Request):
+            return found
+        drawn = found
+    rows = [
+        {
+            "prompt": bundle.decode(prompt),
+            "continuation": bundle.decode(more),
+            "step": step,
+            "temperature": TEMPERATURE,
+        }
+        for prompt, more in zip(prompts, drawn, strict=True)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    ranks.together(lambda: _write(setting.run.samples, text) if ranks.is_first else None)
+    return Request.NONE
+
+
+def _write(path: Path, text: str) -> None:
+    write_text(path, text)

@@ -56,10 +56,15 @@ class StepResult:
 
 
 def train(parts: Parts) -> Request:
-    """Train to the last step or to a request; the state is saved when this returns."""
+    """Train to the last step or to a request; the state is saved when this returns.
+
+    What is to be compiled keeps the ranks from hearing a request for minutes, so there is a checkpoint before it.
+    """
     checkpoint, steps = parts.derived.experiment.checkpoint, parts.derived.steps
     parts.saved_at = time.monotonic()
-    request = _evaluate_if_due(parts)
+    parts.requests.committed(True)
+    compiles = parts.derived.experiment.train.compile and parts.saved_step is None
+    request = (_save(parts) if compiles else Request.NONE) or _evaluate_if_due(parts)
     while parts.step < steps and request is Request.NONE:
         started = time.monotonic()
         batch = next(parts.batches)
@@ -72,11 +77,10 @@ def train(parts: Parts) -> Request:
         parts.record(parts.step, result, time.monotonic() - started)
         due = _due(parts.step, checkpoint.dump.every_steps, checkpoint.eval.every_steps, steps)
         if due or result.agreed.save_due:
-            _save(parts)
+            request = max(request, _save(parts))
         # Evaluation follows the save: if it dies, no step is lost.
         request = request or _evaluate_if_due(parts)
-    _save(parts)
-    return request
+    return max(request, _save(parts))
 
 
 def train_step(parts: Parts, batch: Batch, lr: float) -> StepResult:
@@ -99,6 +103,7 @@ def train_step(parts: Parts, batch: Batch, lr: float) -> StepResult:
             torch._foreach_mul_(gradients, clip / agreed.grad_norm)
         for group in parts.optimizer.param_groups:
             group["lr"] = lr
+        parts.requests.committed(False)
         parts.optimizer.step()
     parts.optimizer.zero_grad(set_to_none=True)
     return StepResult(agreed.loss_sum / batch.num_targets, lr, agreed)
@@ -127,8 +132,14 @@ def _evaluate_if_due(parts: Parts) -> Request:
     return request
 
 
-def _save(parts: Parts) -> None:
+def _save(parts: Parts) -> Request:
+    """Save unless it is done; return what any rank was asked meanwhile, since a save may take minutes."""
+    request = Request.NONE
     if parts.saved_step != parts.step:
+        parts.requests.committed(False)
         parts.save(parts.step, parts.cursor)
         parts.saved_step = parts.step
+        request = Request(max(parts.ranks.gather(int(parts.requests.look()))))
+    parts.requests.committed(True)
     parts.saved_at = time.monotonic()
+    return request

@@ -1,22 +1,28 @@
 """Figures of a run: `metrics.jsonl` first, TensorBoard beside it.
 
 One row a finished step, one an evaluation. A resumed run drops the rows after its checkpoint, because those steps are
-done again, so that the file holds each step once.
+done again, so that the file holds each step once. Rows for which the disk has no room wait in memory while training
+goes on; a checkpoint is committed only after the rows up to its step are in the file, so that none is ever missing.
 """
 
 import json
+import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from trainer.curves import Curves
 from trainer.device import peak_flops, peak_memory_gib
 from trainer.loop import StepResult
 from trainer.ranks import Ranks
 from trainwright.spec.derived import Derived
 from trainwright.spec.paths import RunFolder
-from trainwright.store.files import write_bytes
+from trainwright.store.files import naming, write_bytes
+
+log = logging.getLogger("trainer")
 
 Row = Mapping[str, Any]
 
@@ -45,14 +51,12 @@ class Metrics:
         self.evaluated_step = _keep_until(run.metrics, resume_step)
         """The last step with an evaluation on file."""
         run.metrics.parent.mkdir(parents=True, exist_ok=True)
-        self._file = run.metrics.open("a", encoding="utf-8")
-        self._board = None
-        if tensorboard:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            # TensorBoard itself hides the points of steps that are done again.
-            purge = None if resume_step is None else resume_step + 1
-            self._board = SummaryWriter(run.tensorboard, purge_step=purge)
+        self._path = run.metrics
+        # Without a buffer, so that each row is in the file or known not to be.
+        self._file = run.metrics.open("ab", buffering=0)
+        self._waiting = b""
+        again = None if resume_step is None else resume_step + 1
+        self._curves = Curves(run.tensorboard, again) if tensorboard else None
 
     def __enter__(self) -> Self:
         return self
@@ -60,20 +64,41 @@ class Metrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Flush and close everything."""
+        """Close everything; rows that still wait belong to steps after the newest checkpoint."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._curves is not None:
+            self._curves.close()
 
     def write(self, row: Row) -> None:
-        """Append one row; `step` orders it, every other number becomes a curve."""
-        self._file.write(json.dumps({**row, "time": round(time.time(), 3)}, allow_nan=False) + "\n")
-        self._file.flush()
-        if self._board is not None:
+        """Append one row; `step` orders it, every other number becomes a curve.
+
+        A row that cannot be written waits for the next one, and for `settle`.
+        """
+        is_new = not self._waiting
+        self._waiting += json.dumps({**row, "time": round(time.time(), 3)}, allow_nan=False).encode() + b"\n"
+        try:
+            self.settle()
+        except OSError as error:
+            if is_new:
+                log.warning("metrics: rows wait in memory for room: %s: %s", error.filename, error.strerror)
+        if self._curves is not None:
             folder = "eval" if "eval_loss" in row else "train"
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(f"{folder}/{name}", value, row["step"])
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+            self._curves.add(row["step"], {f"{folder}/{name}": value for name, value in numbers.items()})
+
+    def settle(self) -> None:
+        """Write the rows that wait; raise `OSError` naming the file when there is no room for all of them."""
+        size = os.fstat(self._file.fileno()).st_size
+        rest = self._waiting
+        try:
+            with naming(self._path):
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        except OSError:
+            # Readers never meet a row that was cut.
+            os.ftruncate(self._file.fileno(), size)
+            raise
+        self._waiting = b""
 
 
 def _keep_until(path: Path, step: int | None) -> int | None:

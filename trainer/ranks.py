@@ -6,7 +6,7 @@ model's collectives, and as JSON rather than pickle.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -65,6 +65,22 @@ class Ranks:
     def from_first(self, value: Any) -> Any:
         """Return the first rank's JSON value on every rank."""
         return self.gather(value if self.is_first else None)[0]
+
+    def together(self, work: Callable[[], Any]) -> list[Any]:
+        """Do some work on every rank and return each one's JSON value; an `OSError` of one is raised on all.
+
+        A disk that is full for one rank ends the others in order, rather than by a connection that breaks.
+        """
+        try:
+            done = {"value": work(), "error": None}
+        except OSError as error:
+            where = None if error.filename is None else str(error.filename)
+            done = {"value": None, "error": [error.errno, error.strerror or str(error), where]}
+        found = self.gather(done)
+        for one in found:
+            if one["error"] is not None:
+                raise OSError(*one["error"])
+        return [one["value"] for one in found]
 
     def barrier(self) -> None:
         """Wait for every rank."""

@@ -63,6 +63,7 @@ def saving(
     optimizer: torch.optim.Optimizer,
     start: TrainState,
     refusals: Refusals,
+    metrics: Metrics | None,
 ) -> Callable[[int, int], None]:
     """Return the loop's `save`."""
     began = time.monotonic()
@@ -80,6 +81,8 @@ def saving(
             rollbacks=refusals.rollbacks,
         )
         folder = setting.run.checkpoints
+        # Before the commit: who resumes from it counts on the rows up to its step.
+        setting.ranks.together(lambda: metrics.settle() if metrics is not None else None)
         settle(model)
         took = checkpoint.save(folder, checkpoint.named_state(model, optimizer), state, setting.ranks)
         setting.requests.save_s = max(setting.requests.save_s, took)

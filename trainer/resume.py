@@ -44,6 +44,8 @@ def resume_or_start(
         if stored.step:
             _allocate_state(optimizer)
         checkpoint.load(each, checkpoint.named_state(model, optimizer))
+        if ranks.is_first:
+            checkpoint.mark(each)
         log.info("resume: from %s, the newest checkpoint that verifies", each.folder.name)
         return stored
     if found:

@@ -1,7 +1,8 @@
 """Assembles a run from `training.yaml` and drives it: data, model, optimizer, resume, loop, samples."""
 
 import logging
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,32 @@ class Built:
 
 def run_training(training: Training, attempt: Attempt, local_rank: int, local_ranks: int) -> Exit:
     """Run one rank from start or resume to completion or request; return the exit code that is meant."""
+    requests = Requests(RunFolder(training.run).ended)
+    attempt.beat("start", now=True)
+    # By hand nobody counts the seconds, nor reads why a rank left.
+    leaving = requests.leaving(lambda: _leave(attempt)) if attempt.is_of_boot else nullcontext()
+    with leaving:
+        code, reason, ranks = _run(training, attempt, requests, local_rank, local_ranks)
+    log.info("stage=train %s", reason)
+    ranks.close()
+    attempt.end(code, reason)
+    return code
+
+
+def _leave(attempt: Attempt) -> None:
+    """End this process at once, whatever it is in the middle of: all that it has is saved."""
+    reason = "interrupted before another update; all that was learned is saved"
+    attempt.end(Exit.INTERRUPTED, reason, left=True)
+    log.info("stage=train %s", reason)
+    # torchrun takes any other code for a failure.
+    os._exit(Exit.OK if "TORCHELASTIC_RUN_ID" in os.environ else Exit.INTERRUPTED)
+
+
+def _run(
+    training: Training, attempt: Attempt, requests: Requests, local_rank: int, local_ranks: int
+) -> tuple[Exit, str, Ranks]:
     experiment = training.experiment
     derived, run = Derived(experiment), RunFolder(training.run)
-    requests = Requests(run.ended)
-    attempt.beat("start", now=True)
     device = choose_device(experiment.resources, local_rank)
     prepare_device(device, deterministic=experiment.train.deterministic, local_ranks=local_ranks)
     ranks = Ranks(device)
@@ -59,11 +82,7 @@ def run_training(training: Training, attempt: Attempt, local_rank: int, local_ra
         raise UserError(f"resources ask for {derived.ranks} ranks, but {ranks.size} were started")
     setting = Setting(training, derived, run, ranks, requests, attempt)
     log_first_lines(setting)
-    code, reason = _drive(setting, _build(setting))
-    log.info("stage=train %s", reason)
-    ranks.close()
-    attempt.end(code, reason)
-    return code
+    return (*_drive(setting, _build(setting)), ranks)
 
 
 def _build(setting: Setting) -> Built:
@@ -130,7 +149,7 @@ def _train_from(
             ranks=ranks,
             requests=setting.requests,
             evaluate=evaluating(setting, built.model, built.validation, metrics),
-            save=saving(setting, built.model, built.optimizer, state, refusals),
+            save=saving(setting, built.model, built.optimizer, state, refusals, metrics),
             refuse=refusals.refuse,
             record=recording(setting, metrics, state.step, stack),
             step=state.step,
@@ -141,18 +160,14 @@ def _train_from(
         request = train(parts)
         setting.attempt.beat("finish", parts.step, now=True)
         if parts.evaluated_step == derived.steps or parts.step > derived.steps:
-            # A request that came with the very end changes nothing: the work is done. So it is when steps were lowered.
-            _write_samples(setting, built, parts.step)
-            return Exit.OK, f"complete at step {parts.step}"
+            # Nothing is left to learn, also when steps were lowered; a request that came too late to matter is moot.
+            request = write_samples(setting, built.model, built.validation, built.bundle, parts.step)
+            if request is Request.NONE:
+                return Exit.OK, f"complete at step {parts.step}"
     at = f"at step {parts.step} of {derived.steps}"
     if request is Request.END:
         return Exit.OK, f"ended on request {at}, saved"
     return Exit.INTERRUPTED, f"interrupted {at}, saved"
-
-
-def _write_samples(setting: Setting, built: Built, step: int) -> None:
-    experiment, path = setting.training.experiment, setting.run.samples
-    write_samples(path, built.model, built.validation, built.bundle, experiment, setting.ranks, step=step)
 
 
 def build_sharded(derived: Derived, ranks: Ranks) -> torch.nn.Module:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from infra.boot.stages import STAGES
 from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import guarded
+from trainwright.store.process import die_with_boot
 
 log = logging.getLogger("boot")
 
@@ -58,4 +59,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # Nobody's child by itself; the boots of a drill end with it.
+    die_with_boot()
     sys.exit(guarded("boot", main))

@@ -9,6 +9,7 @@ attempts/0003/stacks_00001.txt      where each rank's threads were when the run 
 attempts/0003/end.json              how the attempt ended; one without it is a loss (boot killed, node gone)
 """
 
+import logging
 import socket
 import time
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from infra.boot.budget import Past
 from trainwright.spec.exits import Exit
 from trainwright.spec.paths import RunFolder
 from trainwright.store.files import read_json, write_json
+
+
+log = logging.getLogger("boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,14 @@ class Attempt:
         return self.folder / f"stacks_{rank:05d}.txt"
 
     def end(self, outcome: Outcome) -> None:
-        """Write the end record."""
+        """Write the end record; on a full disk there is none, and the attempt counts as a loss."""
         seconds = round(time.monotonic() - self.started, 3)
         record = {"code": outcome.code, "reason": outcome.reason, "step": outcome.step, "seconds": seconds}
         counted = {} if outcome.counted is None else {"counted": outcome.counted}
-        write_json(self.end_record, {**record, **counted})
+        try:
+            write_json(self.end_record, {**record, **counted})
+        except OSError as error:
+            log.warning("boot: %s: not written (%s); this attempt counts as a loss", self.end_record, error.strerror)
 
 
 def start_attempt(run: RunFolder, lease_id: str, progress: str) -> Attempt:
@@ -83,7 +90,12 @@ def start_attempt(run: RunFolder, lease_id: str, progress: str) -> Attempt:
     folder.mkdir()
     continued = run.go_on.exists()
     start = {"lease": lease_id, "host": socket.gethostname(), "time": round(time.time(), 3)}
-    write_json(folder / "start.json", {**start, "progress": progress, "continued": continued})
+    try:
+        write_json(folder / "start.json", {**start, "progress": progress, "continued": continued})
+    except OSError:
+        # Without this record the attempt would count as a loss of which nobody knows the progress.
+        folder.rmdir()
+        raise
     run.go_on.unlink(missing_ok=True)
     return Attempt(folder, time.monotonic())
 
@@ -118,7 +130,8 @@ def attempt_of(run: RunFolder, lease_id: str) -> Attempt | None:
 def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int) -> Outcome:
     """Return what this node's rank records add up to; torchrun's own code says only whether all were zero.
 
-    A rank without a record was killed; what its neighbours say of broken connections is a consequence.
+    A rank without a record was killed; what its neighbours say of broken connections is a consequence. So it is when a
+    rank, on this node or another, left in the middle of things because it was asked to and had nothing to save.
     """
     records = {rank: read_record(attempt.rank(rank)) for rank in ranks}
     found = [record for record in records.values() if record is not None]
@@ -127,17 +140,28 @@ def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int) -> Outcome
         for record in found:
             if record["code"] == code:
                 return Outcome(code, record["reason"], step)
+    left = _left(attempt)
+    if left is not None:
+        return Outcome(Exit.INTERRUPTED, left, step)
     lost = [str(rank) for rank, record in records.items() if record is None]
     crashed = [record for record in found if record["code"] not in (Exit.OK, Exit.INTERRUPTED)]
     if lost or crashed:
         words = [f"rank {', '.join(lost)} ended without a record (killed, or out of memory)"] if lost else []
-        words += [f"rank {record['rank']}: {record['reason']}" for record in crashed]
+        # What all ranks were told in the same words is said once.
+        first = {record["reason"]: record["rank"] for record in reversed(crashed)}
+        words += [f"rank {rank}: {reason}" for reason, rank in sorted(first.items(), key=lambda item: item[1])]
         return Outcome(Exit.FAILED, "; ".join(words), step)
     if any(record["code"] == Exit.INTERRUPTED for record in found):
         return Outcome(Exit.INTERRUPTED, found[0]["reason"], step)
     if agent_code != 0:
         return Outcome(Exit.FAILED, f"torchrun ended with code {agent_code}", step)
     return Outcome(Exit.OK, found[0]["reason"], step)
+
+
+def _left(attempt: Attempt) -> str | None:
+    """Return why a rank of any node left at once, or None."""
+    records = [read_record(path) for path in sorted(attempt.folder.glob("rank_*.json"))]
+    return next((str(record["reason"]) for record in records if record is not None and record.get("left")), None)
 
 
 def _last_step(attempt: Attempt, ranks: range) -> int | None:

@@ -4,6 +4,7 @@ Each check takes milliseconds, imports no torch, and says in one sentence what i
 """
 
 import ctypes
+import errno
 import importlib.util
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.experiment import Resources
-from trainwright.spec.paths import Places
+from trainwright.spec.paths import ROOT_VARIABLE, Places
 
 IN_IMAGE_VARIABLE = "TRAINWRIGHT_IN_IMAGE"
 """Set in the image; there the root must be a volume, because what lies in a container goes with it."""
@@ -32,7 +33,8 @@ def volume(places: Places, *, in_image: bool) -> str:
         probe.unlink()
     except OSError as error:
         who = f"user {os.getuid()}, group {os.getgid()}"
-        way = "change its owner, or run as its owner"
+        ways = {errno.EACCES: "change its owner, or run as its owner", errno.EROFS: "mount it for writing"}
+        way = ways.get(error.errno or 0, f"choose another folder with {ROOT_VARIABLE}")
         raise UserError(f"{root}: cannot be written by {who} ({error.strerror}); {way}") from None
     return f"{root}, {shutil.disk_usage(root).free / 2**30:.1f} GiB free"
 
@@ -42,10 +44,11 @@ def _is_of_the_container(root: Path) -> bool:
 
     Device numbers do not tell: a volume may lie on the disk that holds the container too.
     """
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    # Field 5 of proc_pid_mountinfo(5), with spaces written in octal.
-    points = {Path(line.split(" ")[4].replace("\\040", " ")) for line in mounts}
-    return not (points - {Path("/")}) & {root, *root.parents}
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    # Field 5 of proc_pid_mountinfo(5), with spaces and the like written in octal.
+    points = {Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split(" ")[4])) for line in mounts}
+    real = root.resolve()
+    return not (points - {Path("/")}) & {real, *real.parents}
 
 
 def shared_memory(resources: Resources) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, past_attempts, start_attempt
 from infra.boot.board import board
 from infra.boot.budget import FINAL, exhausted
+from infra.boot.environment import room_folders
 from infra.boot.nodes import Node
 from infra.boot.preflight import gpus, shared_memory
 from infra.boot.records import Record, finish, is_done
@@ -23,7 +24,7 @@ from infra.boot.watch import Watch
 from infra.rooms import child_environment
 from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError, describe_os_error
 from trainwright.spec.experiment import Experiment
-from trainwright.spec.paths import ROOT_VARIABLE, Places
+from trainwright.spec.paths import Places
 from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
 from trainwright.spec.variables import ATTEMPT_VARIABLE, DEADLINE_VARIABLE, LEASE_VARIABLE, STOP_FILE_VARIABLE
 from trainwright.store.files import read_json, set_aside, write_json, write_text
@@ -54,31 +55,42 @@ class Boot:
         run = self.places.run
         log.info("boot: experiment=%s hash=%s", self.experiment.name, experiment_hash(self.experiment)[:12])
         log.info("boot: run folder %s", run)
-        if self.node.is_first:
-            self._obey_wishes()
-        # Another node may still see the record that node 0 is about to remove.
+        if self.experiment.resources.walltime_minutes is not None:
+            self.interrupts.deadline = started + 60 * self.experiment.resources.walltime_minutes
+        if self.fresh and self.node.is_first:
+            self._move_run_aside()
+        # With --continue node 0 is about to remove the record.
         if run.ended.exists() and not (self.go_on or self.fresh):
             reason = read_json(run.ended).get("reason")
             log.info("boot: this run was ended (%s); boot --continue goes on with it", reason)
             return Exit.OK
         if not self.node.is_first:
-            return self._follow(started)
-        with acquire(run.lease, f"boot of {self.experiment.name}", wait=log.info) as lease:
+            return self._follow()
+        with self._acquire(f"boot of {self.experiment.name}") as lease:
+            if self.go_on:
+                # Not before the lease is ours: the record may be a request to the boot that holds it.
+                run.ended.unlink(missing_ok=True)
+                write_json(run.go_on, {"time": round(time.time(), 3)})
             self._refuse_spent_budget()
             attempt = start_attempt(run, lease.holder.id, progress(self.places))
-            outcome = self._within_budget(self._attempt(attempt, lease, started))
+            outcome = self._within_budget(self._attempt(attempt, lease))
             attempt.end(outcome)
         return outcome.code
 
-    def _obey_wishes(self) -> None:
-        """Set an old run aside for a fresh one, or let an ended or exhausted one go on."""
+    def _acquire(self, what: str) -> Lease:
+        """Take the run's lease; an interrupt ends the wait for one whose holder may be dead."""
+
+        def heed() -> None:
+            if self.interrupts.pending():
+                raise Interrupted("while waiting for the lease; run boot again to go on")
+
+        return acquire(self.places.run.lease, what, wait=log.info, heed=heed)
+
+    def _move_run_aside(self) -> None:
         run = self.places.run
-        if self.fresh and run.path.exists():
-            acquire(run.lease, "boot --fresh", wait=log.info).release()
+        if run.path.exists():
+            self._acquire("boot --fresh").release()
             log.info("boot: the old run was moved aside, to %s", set_aside(run.path))
-        if self.go_on:
-            run.ended.unlink(missing_ok=True)
-            write_json(run.go_on, {"time": round(time.time(), 3)})
 
     def _refuse_spent_budget(self) -> None:
         run = self.places.run
@@ -98,9 +110,9 @@ class Boot:
         log.error("boot: %s; the run stops here: mend the cause, then boot --continue", spent)
         return Outcome(Exit.REFUSED, f"{spent}; after: {outcome.reason}", outcome.step, counted=outcome.code)
 
-    def _attempt(self, attempt: Attempt, lease: Lease, started: float) -> Outcome:
+    def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
         """Do every stage; whatever happens becomes an outcome, so that the attempt never lacks its end record."""
-        self.interrupts.stop_file = _stop_file(self.places, attempt)
+        self.interrupts.listen(_stop_file(self.places, attempt))
         try:
             self._prepare()
             if STAGES.index(self.until) >= STAGES.index(TRAIN.name) and self._done(TRAIN) is None:
@@ -108,7 +120,7 @@ class Boot:
             for stage in WORK:
                 if STAGES.index(stage.name) > STAGES.index(self.until):
                     break
-                outcome = self._stage(stage, attempt, lease, started)
+                outcome = self._stage(stage, attempt, lease)
                 if outcome is not None:
                     return outcome
         except Interrupted as stop:
@@ -169,7 +181,7 @@ class Boot:
             for path in move_aside(stage, self.experiment, self.places):
                 log.info("redo: moved aside %s", path)
 
-    def _stage(self, stage: Stage, attempt: Attempt, lease: Lease, started: float) -> Outcome | None:
+    def _stage(self, stage: Stage, attempt: Attempt, lease: Lease) -> Outcome | None:
         """Do one stage unless its record says that it is done; return an outcome when boot must stop here."""
         experiment, places = self.experiment, self.places
         record = self._done(stage)
@@ -181,7 +193,7 @@ class Boot:
             raise Interrupted(f"before stage {stage.name}; run boot again to go on")
         log.info("stage=%s start", stage.name)
         if stage is TRAIN:
-            outcome = self._train(attempt, lease.holder.id, started)
+            outcome = self._train(attempt, lease.holder.id)
             if outcome.code != Exit.OK:
                 return outcome
             if places.run.ended.exists():
@@ -209,7 +221,7 @@ class Boot:
         if code != 0:
             raise StageFailedError(f"stage {stage} failed with exit code {code} (see above)")
 
-    def _train(self, attempt: Attempt, lease_id: str, started: float) -> Outcome:
+    def _train(self, attempt: Attempt, lease_id: str) -> Outcome:
         """Write the trainer's projection, let the other nodes go on, and run this node's ranks."""
         places, run = self.places, self.places.run
         train_tokens, val_tokens = (places.tokens(split, tokenizer_hash(places)) for split in ("train", "val"))
@@ -217,10 +229,10 @@ class Boot:
         write_text(run.training_yaml, training.yaml_text())
         write_text(run.training_toml, training.toml_text())
         write_json(attempt.prepared, {"training": str(run.training_yaml)})
-        return self._run_ranks(attempt, lease_id, started)
+        return self._run_ranks(attempt, lease_id)
 
-    def _run_ranks(self, attempt: Attempt, lease_id: str, started: float) -> Outcome:
-        walltime = self.experiment.resources.walltime_minutes
+    def _run_ranks(self, attempt: Attempt, lease_id: str) -> Outcome:
+        deadline = self.interrupts.deadline
         extra = {
             **room_folders(self.places),
             ATTEMPT_VARIABLE: str(attempt.folder),
@@ -230,8 +242,8 @@ class Boot:
             # Threads that spin while they wait take the cores of the ranks beside them.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         }
-        if walltime is not None:
-            extra[DEADLINE_VARIABLE] = str(started + 60 * walltime)
+        if deadline is not None:
+            extra[DEADLINE_VARIABLE] = str(deadline)
         command = self.node.agent_command(self.places.run)
         watch = Watch(attempt, self.node.ranks, self.experiment.resources)
         port = self.experiment.logging.tensorboard_port if self.node.is_first else None
@@ -240,11 +252,14 @@ class Boot:
         outcome = outcome_of_ranks(attempt, self.node.ranks, code)
         if hung is not None:
             outcome = Outcome(Exit.FAILED, hung, outcome.step)
-        if outcome.code not in (Exit.OK, Exit.REFUSED, Exit.MISSING):
+        if outcome.code in (Exit.REFUSED, Exit.MISSING):
+            # Each rank has left the sentence in its record and said nothing.
+            log.error("boot: %s", outcome.reason)
+        elif outcome.code != Exit.OK:
             log.warning("stage=train %s (exit %d)", outcome.reason, outcome.code)
         return outcome
 
-    def _follow(self, started: float) -> int:
+    def _follow(self) -> int:
         """Wait for node 0 to prepare the run, then train beside it."""
         if self._nothing_left():
             log.info("boot: every stage is done already")
@@ -254,10 +269,10 @@ class Boot:
             code = int(read_json(attempt.end_record)["code"])
             log.info("boot: node 0 ended with %d before this node trained", code)
             return code
-        self.interrupts.stop_file = _stop_file(self.places, attempt)
+        self.interrupts.listen(_stop_file(self.places, attempt))
         self._check_machine()
         lease_id = str(read_json(attempt.folder / "start.json")["lease"])
-        return self._run_ranks(attempt, lease_id, started).code
+        return self._run_ranks(attempt, lease_id).code
 
     def _nothing_left(self) -> bool:
         """Return whether the run is complete; node 0 finds the same, and may be gone before this node looks."""
@@ -290,16 +305,6 @@ class StageFailedError(UserError):
     """A room ended with a code that it does not use for its users' mistakes."""
 
     exit = Exit.FAILED
-
-
-def room_folders(places: Places) -> dict[str, str]:
-    """Return the variables that keep what rooms write inside the root: their own files and their libraries' caches.
-
-    Compiled kernels are worth keeping: without them every restart compiles again.
-    """
-    caches = {"MPLCONFIGDIR": "matplotlib", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-    folders = {name: os.environ.get(name) or str(places.cache / folder) for name, folder in caches.items()}
-    return {ROOT_VARIABLE: str(places.root), **folders}
 
 
 def _stop_file(places: Places, attempt: Attempt) -> Path:

@@ -175,10 +175,13 @@ def bases(places: Places) -> dict[str, Path]:
 
 
 def progress(places: Places) -> str:
-    """Return what the run has done so far, to be compared for equality: records, shards, newest checkpoint."""
+    """Return what the run has done so far, to be compared for equality: records, shards, newest checkpoint.
+
+    A checkpoint of step 0 is none: nothing has been learned by then.
+    """
     records = len(list(places.run.stage("x").parent.glob("*.json")))
     shards = sum(len(list(places.text(split).glob(f"**/{split}_*"))) for split in SPLITS)
-    step = max((int(path.name[5:]) for path in places.run.checkpoints.glob("step_????????")), default=-1)
+    step = max((int(path.name[5:]) for path in places.run.checkpoints.glob("step_????????")), default=0)
     return f"records={records} shards={shards} step={step}"
 
 

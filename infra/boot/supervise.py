@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,20 +19,50 @@ log = logging.getLogger("boot")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 POLL_S = 0.1
+LIMIT_MARGIN_S = 20.0
+"""Time that a stage needs to stop; the wall-clock limit is met with this much to spare. Ranks keep more, for saves."""
 
 
 class Interrupts:
-    """Interrupt requests to this boot: signals, and the attempt's stop file, which it also writes for the ranks."""
+    """Interrupt requests to this boot: signals, the wall-clock limit, and the attempt's stop file.
+
+    The stop file is also written here, for the ranks.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.stop_file: Path | None = None
+        self.deadline: float | None = None
+        """The monotonic clock at the wall-clock limit."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def pending(self) -> bool:
         """Return whether the run was asked to stop."""
-        return self.received is not None or (self.stop_file is not None and self.stop_file.exists())
+        return self.why() is not None
+
+    def why(self) -> str | None:
+        """Return what asks the run to stop, or None."""
+        if self.received is not None:
+            return self.received.name
+        if self.stop_file is not None and self.stop_file.exists():
+            return "the stop file"
+        near = self.deadline is not None and time.monotonic() + LIMIT_MARGIN_S > self.deadline
+        return "the wall-clock limit" if near else None
+
+    def listen(self, stop_file: Path) -> None:
+        """Obey an attempt's own stop file; one that is older than this process was meant for an attempt before it.
+
+        A container that starts again finds its scratch as it was, with the file that stopped it the last time.
+        """
+        try:
+            stale = stop_file.stat().st_mtime < _process_began()
+        except FileNotFoundError:
+            stale = False
+        if stale:
+            stop_file.unlink(missing_ok=True)
+            log.info("boot: removed %s, a stop file from before this start", stop_file)
+        self.stop_file = stop_file
 
     def publish(self) -> None:
         """Make a received signal visible to the ranks."""
@@ -68,8 +99,14 @@ def supervise(
 
 
 def _tell(child: "subprocess.Popen[bytes]", interrupts: Interrupts, *, by_stop_file: bool) -> None:
-    why = interrupts.received.name if interrupts.received else "the stop file"
-    log.info("interrupt: %s received; saving, then stopping", why)
+    log.info("interrupt: %s received; saving, then stopping", interrupts.why())
     interrupts.publish()
     if not by_stop_file:
         os.killpg(child.pid, signal.SIGTERM)
+
+
+def _process_began() -> float:
+    """Return the wall clock at the start of this process: before its interpreter, and before anything it read."""
+    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - age

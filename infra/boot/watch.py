@@ -53,9 +53,11 @@ class Watch:
 
     def _silence(self, rank: int, now: float) -> bool:
         sign = read_record(self._attempt.alive(rank))
+        # On a full disk a rank can only touch its old sign.
+        told = (sign, _changed(self._attempt.alive(rank)))
         seen = self._seen[rank]
-        if sign != seen.sign:
-            self._seen[rank] = _Seen(sign, now)
+        if told != seen.sign:
+            self._seen[rank] = _Seen(told, now)
             return False
         phase = sign["phase"] if sign is not None else "start"
         return now - seen.at > self._limits.get(phase, self._slow_s)
@@ -76,6 +78,13 @@ class Watch:
                 os.kill(pid, signal.SIGCONT)
         time.sleep(STACKS_WAIT_S)
         return [self._attempt.stacks(rank) for rank in self._ranks if self._attempt.stacks(rank).exists()]
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _process_state(pid: object) -> str:

@@ -59,6 +59,9 @@ class Quiet(Requests):
         self.looks += 1
         return self.asked if self.looks == self.at else Request.NONE
 
+    def committed(self, yes: bool) -> None:
+        self.unsaved = not yes
+
 
 class Spoiled(nn.Module):
     """A model whose loss, on some of its passes, is no number."""

@@ -69,17 +69,17 @@ def test_signs_of_life_are_not_written_every_step(folder: Path) -> None:
 
 
 def test_a_run_that_another_boot_took_over_saves_nothing_more(
-    ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(ground, folder.parent.parent)
     run.lease.write_text(json.dumps({"id": "theirs"}))
     monkeypatch.setenv(ATTEMPT_VARIABLE, str(folder))
     monkeypatch.setenv(LEASE_VARIABLE, "ours")
     assert train_here(run) == Exit.MISSING
-    assert "another boot has taken over this run" in capsys.readouterr().err
     assert not list(run.checkpoints.glob("step_*"))
     record = json.loads((folder / "rank_00000.json").read_text())
     assert (record["code"], record["step"]) == (Exit.MISSING, 10)
+    assert "another boot has taken over this run" in record["reason"]
 
 
 def test_a_lost_lease_is_missing(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_lost_lease_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_refused_run_says_why_in_its_record(
-    own_ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch
+    own_ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard = own_ground.tokens("train") / "train_00000.bin"
     shard.unlink()
@@ -98,6 +98,8 @@ def test_a_refused_run_says_why_in_its_record(
     record = json.loads((folder / "rank_00000.json").read_text())
     assert record["code"] == Exit.REFUSED
     assert str(shard) in record["reason"]
+    # Boot says it once for all ranks.
+    assert "trainer: " not in capsys.readouterr().err
 
 
 def test_what_nobody_foresaw_is_one_sentence_with_its_traceback_in_a_file(

@@ -34,7 +34,12 @@ def test_the_codes_are_those_that_schedulers_were_told() -> None:
         (Interrupted("step 8 is saved"), 75, "tool: interrupted: step 8 is saved"),
         (Interrupted(), 75, "tool: interrupted"),
         (KeyboardInterrupt(), 75, "tool: interrupted"),
-        (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 1, "tool: /runs/x: No space left on device"),
+        (OSError(errno.EACCES, "Permission denied", "/runs/x"), 1, "tool: /runs/x: Permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/runs/x"),
+            1,
+            "tool: /runs/x: No space left on device; free some space, then run the same command again",
+        ),
         (OSError("odd"), 1, "tool: odd"),
     ],
 )

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from trainwright.store.process import processes_with
+
 CHILD = """
 import os, sys, time
 from trainwright.store.process import die_with_parent
@@ -51,3 +53,17 @@ def test_a_child_whose_parent_is_gone_already_dies_at_once() -> None:
     )
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == b""
+
+
+def test_processes_are_found_by_what_they_were_started_with_and_zombies_are_not(tmp_path: Path) -> None:
+    variable = "TRAINWRIGHT_TEST_MARK"
+    environ = {**os.environ, variable: str(tmp_path)}
+    with subprocess.Popen(["sleep", "60"], env=environ) as child:
+        assert processes_with(variable, str(tmp_path)) == {child.pid: os.getpid()}
+        assert processes_with(variable, f"{tmp_path}-other") == {}
+        child.kill()
+        deadline = time.monotonic() + 10
+        while is_running(child.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        # Nobody has waited for it yet: it is a zombie.
+        assert processes_with(variable, str(tmp_path)) == {}

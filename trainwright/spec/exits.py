@@ -5,6 +5,7 @@ user can cause: its text is one sentence with path, value and way out, and `main
 traceback.
 """
 
+import errno
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -58,6 +59,12 @@ def guarded(program: str, main: Callable[[], int]) -> int:
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one sentence for an operating-system error, naming the file when there is one."""
+    """Return one sentence for an operating-system error: the file if there is one, and the way out of a full disk."""
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    way = "; free some space, then run the same command again" if is_full_disk(error) else ""
+    return f"{where}{error.strerror or error}{way}"
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether an error says that a disk, or what one user may have of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -29,16 +29,18 @@ class FileEntry:
 
 
 class HashingWriter:
-    """A binary file that counts and hashes what passes through."""
+    """A binary file that counts and hashes what passes through; `path` is its name in errors."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
         self._file = file
+        self._path = path
         self._hash = hashlib.sha256()
         self.num_bytes = 0
 
     def write(self, data: bytes) -> int:
         """Write all of `data`."""
-        self._file.write(data)
+        with naming(self._path):
+            self._file.write(data)
         self._hash.update(data)
         self.num_bytes += len(data)
         return len(data)
@@ -52,6 +54,20 @@ class HashingWriter:
         return FileEntry(path, self.num_bytes, self._hash.hexdigest())
 
 
+@contextmanager
+def naming(path: Path | None) -> Iterator[None]:
+    """Give an `OSError` the name of the file that it is about: writing to an open file fails without one.
+
+    The temporary name of that file, which is gone by the time anybody reads it, gives way to the real one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if path is not None and error.filename in (None, str(temporary_name(path))):
+            error.filename = str(path)
+        raise
+
+
 def temporary_name(path: Path) -> Path:
     """Return the name under which this process writes `path` before the rename; clean-up finds it by the suffix."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -63,8 +79,8 @@ def atomic_writer(path: Path) -> Iterator[HashingWriter]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        with temporary.open("wb") as file:
-            yield HashingWriter(file)
+        with naming(path), temporary.open("wb") as file:
+            yield HashingWriter(file, path)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

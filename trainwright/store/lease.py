@@ -82,25 +82,36 @@ class Lease:
 
 
 def acquire(
-    path: Path, what: str, *, wait: Callable[[str], None] = lambda _: None, patience_s: float = PATIENCE_S
+    path: Path,
+    what: str,
+    *,
+    wait: Callable[[str], None] = lambda _: None,
+    heed: Callable[[], None] = lambda: None,
+    patience_s: float = PATIENCE_S,
 ) -> Lease:
     """Take the lease at `path`, waiting while its holder may be dead; raise `LeaseHeldError` when it is alive.
 
     `what` says in a few words what the holder does, for the claimant's message; `wait` is told once why we wait.
+    `heed` is called while we do, several times a second: what it raises ends the waiting, with nothing taken.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     identity = secrets.token_hex(8)
-    dead = _wait_for_death(path, wait, patience_s)
+    dead = _wait_for_death(path, wait, heed, patience_s)
     generation = dead.generation if dead else 0
     while not _take_claim(path, generation, dead):
         # Another claimant was first. If it lives its lease appears; if it died between claim and lease, go past it.
-        if _wait_for_lease(path, dead, patience_s):
-            dead = _wait_for_death(path, wait, patience_s)
+        if _wait_for_lease(path, dead, heed, patience_s):
+            dead = _wait_for_death(path, wait, heed, patience_s)
             generation = dead.generation if dead else 0
         else:
             generation += 1
     holder = Holder(identity, generation + 1, socket.gethostname(), os.getpid(), _process_start(os.getpid()), 0, what)
-    _write(path, holder)
+    try:
+        _write(path, holder)
+    except OSError:
+        # A full disk: a claim without its lease would make the next claimant wait in vain.
+        _claim(path, generation + 1).unlink(missing_ok=True)
+        raise
     _claim(path, generation).unlink(missing_ok=True)
     return Lease(path, holder)
 
@@ -149,7 +160,9 @@ def is_live(path: Path, watch_s: float = 3 * BEAT_S) -> bool:
     return False
 
 
-def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) -> Holder | None:
+def _wait_for_death(
+    path: Path, wait: Callable[[str], None], heed: Callable[[], None], patience_s: float
+) -> Holder | None:
     """Return the dead holder (None when there is none); raise when the holder lives."""
     holder = read_holder(path)
     if holder is None:
@@ -162,6 +175,7 @@ def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) 
         wait(f"{path} is held by {who}; watching its counter for {patience_s:.0f} s to see whether it lives")
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
+            heed()
             time.sleep(min(0.2, patience_s / 4))
             now = read_holder(path)
             if now is None:
@@ -171,12 +185,13 @@ def _wait_for_death(path: Path, wait: Callable[[str], None], patience_s: float) 
     return holder
 
 
-def _wait_for_lease(path: Path, dead: Holder | None, patience_s: float) -> bool:
+def _wait_for_lease(path: Path, dead: Holder | None, heed: Callable[[], None], patience_s: float) -> bool:
     """Return whether the lease changes within the patience: whoever made the next claim lives, or has been and gone."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if read_holder(path) != dead:
             return True
+        heed()
         time.sleep(min(0.2, patience_s / 4))
     return False
 

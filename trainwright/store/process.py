@@ -1,10 +1,11 @@
-"""Processes that never outlive their parent."""
+"""Processes that never outlive their parent, and finding those that were started together."""
 
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from trainwright.spec.variables import PARENT_VARIABLE
 
@@ -31,3 +32,18 @@ def die_with_boot(environ: Mapping[str, str] = os.environ) -> None:
     parent = environ.get(PARENT_VARIABLE)
     if parent:
         die_with_parent(int(parent))
+
+
+def processes_with(variable: str, value: str) -> dict[int, int]:
+    """Return pid -> parent of every living process that was started with a variable set so; zombies do not count."""
+    mark, found = f"{variable}={value}".encode(), {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    found[int(entry.name)] = int(fields[1])
+        except OSError:
+            # Gone between two looks, or another user's.
+            continue
+    return found

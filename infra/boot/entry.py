@@ -1,0 +1,25 @@
+"""`docker/entrypoint.sh` runs this: makes the container a place to work in, then runs one word of `trainwright`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from infra.boot.__main__ import main as boot
+from infra.boot.environment import person, scratch
+from infra.boot.sshd import start
+from infra.rooms import become
+from trainwright.spec.exits import guarded
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one word; `boot` in this very process, so that its first line comes one interpreter sooner."""
+    os.environ.update(person(os.environ, os.getuid()))
+    print(start(os.environ, scratch(), os.getuid()), file=sys.stderr, flush=True)  # noqa: T201 - the one line it says
+    if argv[:1] == ["boot"]:
+        return boot(argv[1:])
+    become("infra", argv)
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    sys.exit(guarded("trainwright", lambda: main(sys.argv[1:])))
