@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from infra.engine import Engine
+from infra.engine import Answer, Engine
 from infra.job import IMAGE_ROOT, SCRATCH, Job
 from infra.launches import Launch, State
 from infra.yaml_text import yaml_text
@@ -21,6 +21,9 @@ GRACE = "10m"
 """After SIGTERM; boot exits as soon as it has saved."""
 RESTARTS = 3
 """The engine cannot tell exit codes apart, so it tries a few times; boot's own budgets are in the run folder."""
+DOCKER = ("docker", "compose")
+PODMAN = ("podman-compose",)
+LIVE = ("running", "restarting", "paused", "stopping")
 
 
 def file_name(name: str) -> str:
@@ -38,12 +41,15 @@ def text(job: Job) -> str:
         "user": f"${{{USER_VARIABLE}:-10001:0}}",
         "environment": {
             **{name: _literal(value) for name, value in job.environ},
-            **{name: f"${{{name}:?is a secret of this experiment}}" for name in job.secrets},
+            # Without a value here, compose passes on the one in its own environment.
+            **dict.fromkeys(job.secrets),
         },
         "volumes": [
             {"type": "bind", "source": f"${{{ROOT_VARIABLE}:-./workspace}}", "target": IMAGE_ROOT},
             {"type": "bind", "source": f"./{job.experiment_file}", "target": experiment, "read_only": True},
         ],
+        # TensorBoard answers on 127.0.0.1 alone, which in a network of its own would be nobody's but the container's.
+        "network_mode": "host",
         "read_only": True,
         "tmpfs": [SCRATCH],
         "cap_drop": ["ALL"],
@@ -53,7 +59,8 @@ def text(job: Job) -> str:
         **_resources(job),
     }
     document = {"name": f"{PREFIX}{job.name}", "services": {"run": service}}
-    return HEADER.format(name=job.name, file=file_name(job.name)) + yaml_text(document)
+    note = f"# It takes the values of {', '.join(job.secrets)} from your environment.\n" if job.secrets else ""
+    return HEADER.format(name=job.name, file=file_name(job.name)) + note + yaml_text(document)
 
 
 def _resources(job: Job) -> dict[str, Any]:
@@ -83,12 +90,16 @@ def owns(launch: Launch) -> bool:
 
 def up(job: Job, folder: Path, engine: Engine) -> str:
     """Start the container, detached; return its name."""
-    words = (*_compose(engine), "-f", str(folder / file_name(job.name)), "up", "--detach")
-    answer = engine.given(_environment()).ask(*words)
+    words, name = _compose(engine), f"{PREFIX}{job.name}"
+    if job.secrets and words == PODMAN:
+        leak = "shows values of secrets to everybody on this machine, in its list of processes"
+        raise MissingError(f"{words[0]}: {leak}; use docker compose, or set targets.local.container=false")
+    if (there := _state(name, engine)).live:
+        raise UserError(f"{name}: a container of this name is {there.word}, launched from another root; stop it first")
+    answer = engine.given(_environment()).ask(*words, "-f", str(folder / file_name(job.name)), "up", "--detach")
     if answer.code != 0:
-        said = (answer.err or answer.out).strip().splitlines() or ["it said nothing"]
-        raise MissingError(f"{words[0]} could not start {PREFIX}{job.name}: {said[-1]}")
-    return f"{PREFIX}{job.name}"
+        raise MissingError(f"{words[0]} could not start {name}: {_last_words(answer)}")
+    return name
 
 
 def _environment() -> dict[str, str]:
@@ -100,12 +111,19 @@ def _environment() -> dict[str, str]:
 
 def state(launch: Launch, engine: Engine) -> State:
     """Return what the engine says of the container."""
-    answer = engine.ask(_program(engine), "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", launch.id)
+    return _state(launch.id, engine)
+
+
+def _state(name: str, engine: Engine) -> State:
+    program = _program(engine)
+    words = ("inspect", "--type", "container", "--format", "{{.State.Status}} {{.State.ExitCode}}")
+    answer = engine.ask(program, *words, name)
     word, _, code = answer.out.strip().partition(" ")
-    if answer.code != 0 or not word:
+    if answer.code != 0 and "no such" not in answer.err.lower():
+        raise MissingError(f"{program} does not tell how {name} is doing: {_last_words(answer)}")
+    if answer.code != 0:
         return State("removed", live=False)
-    live = word in ("running", "restarting", "paused")
-    return State(word if live else f"{word} ({code})", live)
+    return State(word, live=True) if word in LIVE else State(f"{word} ({code})", live=False)
 
 
 def logs(launch: Launch, engine: Engine, *, follow: bool) -> int:
@@ -114,26 +132,27 @@ def logs(launch: Launch, engine: Engine, *, follow: bool) -> int:
 
 
 def down(launch: Launch, engine: Engine) -> None:
-    """Remove the container, asking it to save first when it runs."""
-    program = _program(engine)
-    for words in (("stop", launch.id), ("rm", launch.id)):
-        answer = engine.ask(program, *words)
-        if answer.code != 0 and "no such" not in answer.err.lower():
-            raise UserError(f"{program} {words[0]} {launch.id}: {answer.err.strip().splitlines()[-1]}")
+    """Remove the container and what compose made for it, asking it to save first when it runs."""
+    words = _compose(engine)
+    answer = engine.given(_environment()).ask(*words, "-f", str(launch.path / file_name(launch.name)), "down")
+    if answer.code != 0:
+        raise UserError(f"{words[0]} could not remove {launch.id}: {_last_words(answer)}")
+
+
+def _last_words(answer: Answer) -> str:
+    return ((answer.err or answer.out).strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _compose(engine: Engine) -> tuple[str, ...]:
     if engine.has("docker") and engine.ask("docker", "compose", "version").code == 0:
-        return ("docker", "compose")
-    for program in ("podman-compose", "docker-compose"):
-        if engine.has(program):
-            return (program,)
+        return DOCKER
+    for words in (PODMAN, ("docker-compose",)):
+        if engine.has(words[0]):
+            return words
     way = "install one, or set targets.local.container=false"
     raise MissingError(f"docker compose, podman-compose: neither is on this machine; {way}")
 
 
 def _program(engine: Engine) -> str:
-    for program in ("docker", "podman"):
-        if engine.has(program):
-            return program
-    raise MissingError("docker, podman: neither is on this machine")
+    """Return the program that knows the containers of `_compose`."""
+    return "podman" if _compose(engine) == PODMAN else "docker"

@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from trainwright.spec.exits import MissingError
 
@@ -25,14 +26,22 @@ class Engine:
 
     environ: Mapping[str, str] = field(default_factory=dict)
 
-    def given(self, environ: Mapping[str, str]) -> "Engine":
+    def given(self, environ: Mapping[str, str]) -> Self:
         """Return this engine with more variables."""
-        return Engine({**self.environ, **environ})
+        return replace(self, environ={**self.environ, **environ})
 
     def ask(self, *command: str) -> Answer:
-        """Run a command and return what it said."""
+        """Run a command and return what it said; a question that it asks is answered by the end of its input."""
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=self._environ())
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                env=self._environ(),
+            )
         except FileNotFoundError:
             raise MissingError(f"{command[0]}: not found on this machine; install it, or add it to PATH") from None
         return Answer(done.returncode, done.stdout, done.stderr)
@@ -57,6 +66,7 @@ class Engine:
                 env=self._environ(),
                 start_new_session=True,
             )
+        child.returncode = 0  # it is left to itself: Python would warn of a process that nobody waits for
         return child.pid
 
     def has(self, program: str) -> bool:

@@ -1,13 +1,13 @@
 """What was sent where: one record a launch below the root, so that later words find it again."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from trainwright.spec.exits import UserError
 from trainwright.store.files import read_json, write_json
+
+RECORD = "launch.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Launch:
         """Return the folder of the rendered files."""
         return Path(self.folder)
 
+    @property
+    def record(self) -> Path:
+        """Return the file that says all this."""
+        return self.path / RECORD
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -44,25 +49,25 @@ def launch_folder(root: Path, name: str) -> Path:
 def record(name: str, target: str, identity: str, folder: Path) -> Launch:
     """Write down a launch."""
     launch = Launch(name, target, identity, str(folder), round(time.time(), 3))
-    write_json(folder / "launch.json", asdict(launch))
+    write_json(launch.record, asdict(launch))
     return launch
 
 
 def find_launch(root: Path, name: str) -> Launch | None:
     """Return the newest launch of a run, or None when it was never launched from here."""
-    path = launch_folder(root, name) / "launch.json"
+    path = launch_folder(root, name) / RECORD
     try:
-        document: Any = read_json(path)
-        return Launch(**document)
-    except FileNotFoundError:
+        launch = Launch(**read_json(path))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except TypeError:
-        raise UserError(f"{path}: is no launch record; remove that folder") from None
+    except (UserError, TypeError):
+        launch = None
+    texts = (launch.name, launch.target, launch.id, launch.folder) if launch is not None else ()
+    if launch is None or launch.name != name or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: is no launch record; remove that folder")
+    return launch
 
 
-def all_launches(root: Path) -> Iterator[Launch]:
-    """Yield every launch recorded below the root, by name."""
-    for path in sorted((root / "launch").glob("*/launch.json")):
-        launch = find_launch(root, path.parent.name)
-        if launch is not None:
-            yield launch
+def launched(root: Path) -> list[str]:
+    """Return the names of all runs with a launch record below the root; what a record says may still be unreadable."""
+    return sorted(path.parent.name for path in (root / "launch").glob(f"*/{RECORD}"))

@@ -34,4 +34,7 @@ def _read(path: Path) -> dict[str, str | None]:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise UserError(f"{path}: others may read it (mode {mode:04o}); run chmod 600 {path}")
-    return dotenv_values(path, interpolate=False)
+    try:
+        return dotenv_values(path, interpolate=False)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None

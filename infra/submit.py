@@ -6,7 +6,7 @@ from pathlib import Path
 from infra.engine import Engine
 from infra.job import Job, Rendered, movable_image
 from infra.launches import Launch, find_launch, launch_folder, record
-from infra.targets import TARGETS
+from infra.targets import TARGETS, target_of
 from trainwright.spec.exits import UserError
 from trainwright.store.files import write_text
 
@@ -20,7 +20,7 @@ def write_rendered(files: Sequence[Rendered], folder: Path) -> None:
 def stale(files: Sequence[Rendered], folder: Path) -> list[str]:
     """Return the rendered files that a folder does not hold as they would be rendered now."""
     found = [(file, folder / file.path) for file in files]
-    return [file.path for file, path in found if not path.is_file() or path.read_text(encoding="utf-8") != file.text]
+    return [file.path for file, path in found if not path.is_file() or path.read_bytes() != file.text.encode()]
 
 
 def submit(target_name: str, job: Job, root: Path, engine: Engine) -> Launch:
@@ -40,6 +40,6 @@ def submit(target_name: str, job: Job, root: Path, engine: Engine) -> Launch:
 
 def _refuse_second(root: Path, name: str, engine: Engine) -> None:
     before = find_launch(root, name)
-    if before is not None and (state := TARGETS[before.target].state(before, engine)).live:
+    if before is not None and (state := target_of(before).state(before, engine)).live:
         there = f"is {state.word} on target {before.target} ({before.id})"
         raise UserError(f"{name}: {there}; follow it with `trainwright logs {name} -f`, or stop it first")

@@ -10,8 +10,8 @@ from pathlib import Path
 from infra.engine import Engine
 from infra.launches import find_launch, launch_folder
 from infra.parsers import word_parser
-from infra.runs import Status, find_run, launch_of, size_of, statuses
-from infra.targets import TARGETS
+from infra.runs import Status, find_run, launch_of, named_run, size_of, statuses
+from infra.targets import target_of
 from trainwright.spec.exits import Exit, UserError
 from trainwright.spec.paths import RunFolder, root_from
 from trainwright.store.files import write_json
@@ -60,7 +60,7 @@ def logs(argv: Sequence[str]) -> int:
     parser.add_argument("-f", "--follow", action="store_true", help="go on as the log grows, until the run ends")
     arguments = parser.parse_args(argv)
     launch = launch_of(arguments.run_name, root_from())
-    return TARGETS[launch.target].logs(launch, Engine(), follow=arguments.follow)
+    return target_of(launch).logs(launch, Engine(), follow=arguments.follow)
 
 
 def stop(argv: Sequence[str]) -> int:
@@ -89,6 +89,8 @@ def delete(argv: Sequence[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="do it; without this, only say what would go")
     arguments = parser.parse_args(argv)
     root, name = root_from(), arguments.run_name
+    if Path(name).name != name or name == "..":
+        raise UserError(f"{name}: delete takes the name of a run below {root / 'runs'}, not a path")
     folder = _folder_to_delete(name, root, checkpoints=arguments.checkpoints, everything=arguments.all)
     _refuse_live(name, root)
     launch = find_launch(root, name)
@@ -99,7 +101,7 @@ def delete(argv: Sequence[str]) -> int:
     if not arguments.yes:
         raise UserError(f"{name}: would remove {' and '.join(parts)}; add --yes to do it")
     if launch is not None:
-        TARGETS[launch.target].remove(launch, Engine())
+        target_of(launch).remove(launch, Engine())
         shutil.rmtree(launch_folder(root, name))
     if folder is not None:
         shutil.rmtree(folder)
@@ -108,15 +110,21 @@ def delete(argv: Sequence[str]) -> int:
 
 
 def _folder_to_delete(name: str, root: Path, *, checkpoints: bool, everything: bool) -> Path | None:
+    """Return the folder to remove, which lies where its name says: what a link leads to is not ours to remove."""
     if not (checkpoints or everything):
         return None
-    run = find_run(name, root)
-    return run.path if everything else run.checkpoints
+    run = named_run(name, root)
+    folder = run.path if everything else run.checkpoints
+    if not folder.exists():
+        raise UserError(f"{folder}: is not there; nothing to remove")
+    if folder.resolve() != root.resolve() / folder.relative_to(root):
+        raise UserError(f"{folder}: leads to {folder.resolve()}, outside this root; remove that by hand")
+    return folder
 
 
 def _refuse_live(name: str, root: Path) -> None:
     launch = find_launch(root, name)
-    if launch is not None and (state := TARGETS[launch.target].state(launch, Engine())).live:
+    if launch is not None and (state := target_of(launch).state(launch, Engine())).live:
         raise UserError(f"{name}: is {state.word} on target {launch.target}; `trainwright stop {name}` first")
     run = RunFolder(root / "runs" / name)
     if is_live(run.lease):

@@ -7,6 +7,7 @@ from infra.engine import Engine
 from infra.job import Job, Rendered
 from infra.launches import Launch, State
 from infra.targets import local
+from trainwright.spec.exits import UserError
 
 
 class Target(Protocol):
@@ -32,3 +33,11 @@ class Target(Protocol):
 
 
 TARGETS: dict[str, Target] = {"local": local}
+
+
+def target_of(launch: Launch) -> Target:
+    """Return the target that a launch went to."""
+    if launch.target not in TARGETS:
+        known = ", ".join(TARGETS)
+        raise UserError(f"{launch.record}: was sent to target {launch.target}, which is none of {known}")
+    return TARGETS[launch.target]

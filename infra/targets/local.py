@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from infra import compose
@@ -10,9 +11,11 @@ from infra.job import Job, Rendered
 from infra.launches import Launch, State
 from infra.shell import command_line
 from trainwright.spec.exits import UserError
+from trainwright.store.files import set_aside
 
 LOG = "boot.log"
 """What a detached script prints, beside the script."""
+EXEC_S = 0.2
 
 
 def render(job: Job) -> tuple[Rendered, ...]:
@@ -51,7 +54,8 @@ def send(job: Job, folder: Path, engine: Engine) -> str:
     """Start the script as a process of its own, or the container; neither ends with the terminal."""
     if job.targets.local.container:
         return compose.up(job, folder, engine)
-    (folder / LOG).unlink(missing_ok=True)
+    if (folder / LOG).exists():
+        set_aside(folder / LOG)  # it may hold the reason of a failure
     return str(engine.detach(folder / LOG, "bash", str(folder / f"{job.name}.sh")))
 
 
@@ -66,10 +70,20 @@ def state(launch: Launch, engine: Engine) -> State:
 def _is_alive(launch: Launch) -> bool:
     """Return whether the process that was started still runs what lies in the launch's folder, not a later namesake."""
     try:
-        words = Path(f"/proc/{int(launch.id)}/cmdline").read_bytes().split(b"\0")
-    except OSError:
+        words = _command_line(int(launch.id))
+    except (OSError, ValueError):
         return False
-    return any(word.startswith(launch.folder.encode()) for word in words)
+    # The shell may have spelt the folder otherwise: without its `..`, say.
+    folder = launch.path.resolve()
+    return any(Path(os.fsdecode(word)).resolve().parent == folder for word in words if word.startswith(b"/"))
+
+
+def _command_line(pid: int) -> list[bytes]:
+    """Return the words of a process; the kernel shows none for the moment in which it becomes another program."""
+    deadline = time.monotonic() + EXEC_S
+    while not (words := Path(f"/proc/{pid}/cmdline").read_bytes()) and time.monotonic() < deadline:
+        time.sleep(EXEC_S / 40)
+    return words.split(b"\0")
 
 
 def logs(launch: Launch, engine: Engine, *, follow: bool) -> int:

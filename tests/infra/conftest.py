@@ -1,5 +1,6 @@
 """Runs that many laws look at, made once: what is done to one of them is done to a copy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import os
 import signal
@@ -7,14 +8,30 @@ import time
 
 import pytest
 
+from infra.cli import main
 from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place, free_port
 from tiny_boot import last_step, make_place, pet, processes, rank_pid, stages, trained_on_two_nodes
+from trainwright.spec.exits import guarded
 
 
 @pytest.fixture(autouse=True)
 def _no_ranks_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def said(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a word and returns its code, output and complaints."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            code = guarded("trainwright", lambda: main(words))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return int(code), *capfd.readouterr()
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def test_a_boot_of_a_finished_run_says_only_that_it_is_done_and_starts_nothing(s
     before = digests(place.run.path)
     done = place.boot(PYTHONPATH=str(tmp_path / "again"))
     assert done.code == 0, done.said
-    head, run_folder, prepare, *others = done.lines
+    source, head, run_folder, prepare, *others = done.lines
+    assert re.fullmatch(rf"boot: source={re.escape(str(place.file))} sha256=[0-9a-f]{{12}} overrides=2", source)
     assert head.startswith("boot: experiment=tiny hash=")
     assert run_folder == f"boot: run folder {place.run}"
     assert prepare == "stage=prepare done"

@@ -8,37 +8,23 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.cli import WORDS, find_run, main
+from infra.cli import WORDS, find_run
 from tiny_boot import clean_environment
 from trainwright import __version__
-from trainwright.spec.exits import UserError, guarded
+from trainwright.spec.exits import UserError
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.load import load_experiment
 from trainwright.spec.resolved import experiment_hash, flat, plain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OWN = ("init", "show", "schema", "render", "launch", "stop")
-"""The words that are answered here; the others are passed on to their rooms."""
+PASSED_ON = [name for name, word in WORDS.items() if word.run.__qualname__.startswith("_room")]
+"""The words that are not answered here but by their rooms."""
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs a word and returns its code, output and complaints."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = guarded("trainwright", lambda: main(words))
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return int(code), *capsys.readouterr()
-
-    return run
 
 
 def test_the_page_lists_every_word(said: Callable[..., tuple[int, str, str]]) -> None:
@@ -71,7 +57,10 @@ def test_the_version_is_that_of_the_package(said: Callable[..., tuple[int, str, 
         ("schema", ["JSON Schema"]),
         ("render", ["EXP [a.b=c", "--target", "--output", "--check", "--continue", "--fresh", "--from"]),
         ("launch", ["EXP [a.b=c", "--target", "--continue", "--fresh", "--from"]),
+        ("ps", ["--json"]),
+        ("logs", ["RUN", "--follow"]),
         ("stop", ["RUN", "--reason"]),
+        ("delete", ["RUN", "--checkpoints", "--all", "--yes"]),
     ],
 )
 def test_help_of_a_word_names_its_arguments(
@@ -95,8 +84,7 @@ def room_pages() -> dict[str, tuple[int, str, str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for word in WORDS
-        if word not in OWN
+        for word in PASSED_ON
     }
     found = {word: (process.communicate(timeout=60), process.returncode) for word, process in started.items()}
     return {word: (code, out, err) for word, ((out, err), code) in found.items()}
@@ -346,14 +334,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_run_is_found_by_its_name_and_by_its_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = root / "runs" / "one"
-    assert find_run("one").path == find_run(str(expected)).path == expected
+    assert find_run("one", root).path == find_run(str(expected), root).path == expected
     monkeypatch.chdir(root)
-    assert find_run("runs/one").path == expected
+    assert find_run("runs/one", root).path == expected
 
 
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(root: Path) -> None:
     with pytest.raises(UserError, match=rf"three: no such run below {root}/runs; runs here: one, two"):
-        find_run("three")
+        find_run("three", root)
 
 
 def test_stop_writes_the_reason_of_a_run_that_is_not_live_once(

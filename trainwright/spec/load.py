@@ -31,7 +31,7 @@ MAX_DEPTH = 16
 PATTERN_HINTS = {
     "name": "use lower-case letters, digits and dashes, at most 52 characters",
     "image": "expected an image such as registry/name@sha256:...; `make push` prints it",
-    "secrets": "expected names of environment variables, such as HF_TOKEN; values never stand here",
+    "secrets": "expected names of environment variables in capitals, such as HF_TOKEN; values never stand here",
 }
 
 Tree = dict[str, Any]
@@ -51,6 +51,10 @@ class Loaded:
         return self.origins.get(path, "default")
 
 
+CARRIED = Path(__file__).resolve().parents[2] / "experiments"
+"""The experiments that travel with this code."""
+
+
 class ExperimentError(UserError):
     """Every mistake found in an experiment, one line each."""
 
@@ -60,19 +64,23 @@ class ExperimentError(UserError):
 
 
 def find_experiment(name: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the experiment file for a path, or for a name in `./experiments`; `RUN_CONFIG` when none is given."""
+    """Return the experiment file for a path, or for a name in `./experiments`; `RUN_CONFIG` when none is given.
+
+    A name is looked for beside this code too: the image carries the experiments, and starts in any folder.
+    """
     given = name or environ.get(RUN_CONFIG)
     if not given:
         raise UserError(f"no experiment given: name a file, or set {RUN_CONFIG}")
     path = Path(given)
-    named = Path("experiments") / f"{given}.yaml"
-    if not path.is_file() and path.suffix == "" and named.is_file():
-        return named
-    if not path.is_file():
-        known = sorted(file.stem for file in Path("experiments").glob("*.yaml"))
-        ways = f"; experiments here: {', '.join(known)}" if known else ""
-        raise UserError(f"{given}: no such experiment file{ways}")
-    return path
+    if path.is_file():
+        return path
+    folders = (Path("experiments"), CARRIED)
+    for named in (folder / f"{given}.yaml" for folder in folders if path.suffix == ""):
+        if named.is_file():
+            return named
+    known = next((names for folder in folders if (names := sorted(file.stem for file in folder.glob("*.yaml")))), [])
+    ways = f"; experiments here: {', '.join(known)}" if known else ""
+    raise UserError(f"{given}: no such experiment file{ways}")
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -102,11 +110,12 @@ def load_experiment(
     _add_default_kinds(tree, lines)
     for key, (variable, text) in boot_values(environ).items():
         _assign(tree, origins, key, text, variable)
+    of_sites: dict[str, int | str] = {}
     if sites is not None:
-        for key, value, origin in site_values(tree, sites, lambda file: parse(read_source(file), str(file))):
-            _give(tree, origins, key, value, origin)
-    from_file = {key: line for key, line in lines.items() if origins.get(key) == f"{path}:{line}"}
-    return Loaded(validate(tree, str(path), from_file), origins, source, tuple(overrides))
+        found = site_values(tree, sites, lambda file: parse(read_source(file), str(file)))
+        of_sites = {key: origin for key, value, origin in list(found) if _give(tree, origins, key, value, origin)}
+    written: dict[str, int | str] = {key: line for key, line in lines.items() if origins.get(key) == f"{path}:{line}"}
+    return Loaded(validate(tree, str(path), written | of_sites), origins, source, tuple(overrides))
 
 
 def read_source(path: Path) -> str:
@@ -175,7 +184,7 @@ def _value(node: yaml.Node, path: str, where: str, lines: dict[str, int]) -> Any
     return node.value
 
 
-def validate(tree: Tree, where: str, lines: Mapping[str, int] | None = None) -> Experiment:
+def validate(tree: Tree, where: str, lines: Mapping[str, int | str] | None = None) -> Experiment:
     """Return the experiment that a tree of text describes; raise with all field errors, else all cross-field errors."""
     try:
         experiment = Experiment.model_validate(tree)
@@ -190,9 +199,10 @@ def validate(tree: Tree, where: str, lines: Mapping[str, int] | None = None) -> 
     return experiment
 
 
-def _located(problem: Problem, lines: Mapping[str, int] | None) -> str:
+def _located(problem: Problem, lines: Mapping[str, int | str] | None) -> str:
+    """Return a problem with its line, or with the other file and line that its value comes from."""
     line = lines.get(problem.path) if lines else None
-    return f"{problem} (line {line})" if line else str(problem)
+    return f"{problem} ({f'line {line}' if isinstance(line, int) else line})" if line else str(problem)
 
 
 def _split_override(override: str) -> tuple[str, str]:
@@ -231,17 +241,19 @@ def _assign(tree: Tree, origins: dict[str, str], key: str, text: str, origin: st
     origins[key] = origin
 
 
-def _give(tree: Tree, origins: dict[str, str], key: str, value: Any, origin: str) -> None:
-    """Set a value that nothing stronger has set."""
+def _give(tree: Tree, origins: dict[str, str], key: str, value: Any, origin: str) -> bool:
+    """Set a value that nothing stronger has set; return whether it was set."""
     *parents, last = key.split(".")
     here: Any = tree
     for parent in parents:
         here = here.setdefault(parent, {})
         if not isinstance(here, dict):
-            return
-    if last not in here:
-        here[last] = value
-        origins[key] = origin
+            return False
+    if last in here:
+        return False
+    here[last] = value
+    origins[key] = origin
+    return True
 
 
 def _field_problem(details: Any, tree: Tree) -> Problem:
@@ -266,10 +278,10 @@ def _field_problem(details: Any, tree: Tree) -> Problem:
             hint = "expected a block of keys"
         case "string_pattern_mismatch":
             hint = PATTERN_HINTS.get(location[0], PATTERN_HINTS["name"])
-            # Whoever wrote NAME=value there must not find the value in a log.
-            shown = ABSENT if location[0] == "secrets" else shown
         case _:
             hint = _expected(kind, context)
+    # Whoever wrote a value there must not find it in a log.
+    shown = ABSENT if location[0] == "secrets" else shown
     return Problem(path, shown, hint)
 
 

@@ -98,8 +98,8 @@ ImageReference = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?$", max_length=512)
 ]
 """An image as engines name it: registry/name:tag, or registry/name@sha256:digest."""
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-"""The name of an environment variable."""
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,127}$")]
+"""The name of an environment variable, in capitals: a token that is written here by mistake is refused."""
 
 OptionalPort = Annotated[Annotated[int, Field(ge=1, le=65535), Whole] | None, Off]
 OptionalCount = Annotated[Count | None, Off]

@@ -7,7 +7,7 @@ An experiment names its site in `targets.TARGET.site`. Both files give values be
 and the command line leave open; the user's own go before the profile's.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,26 @@ def site_values(tree: Mapping[str, Any], folder: Path, parse: Parse) -> Iterator
         name = settings.get("site") if isinstance(settings, dict) else None
         if not isinstance(name, str) or not name:
             continue
-        local = folder / LOCAL
-        if local.is_file():
-            yield from _values(local, name, f"targets.{target}", parse)
+        known = sorted(file.stem for file in folder.glob("*.yaml") if file.name != LOCAL)
+        if name not in known:
+            here = ", ".join(known) or "none"
+            raise UserError(f"targets.{target}.site={name}: no such site in {folder}; sites here: {here}")
+        if (folder / LOCAL).is_file():
+            _refuse_unknown(folder / LOCAL, known, parse)
+            yield from _values(folder / LOCAL, name, f"targets.{target}", parse)
         path = folder / f"{name}.yaml"
-        if name == local.stem or not path.is_file():
-            known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml") if file.name != LOCAL)) or "none"
-            raise UserError(f"targets.{target}.site={name}: no such site in {folder}; sites here: {known}")
         found = list(_values(path, target, f"targets.{target}", parse))
         if not found:
             raise UserError(f"{path}: has no block `{target}:`; this site is not for that target")
         yield from found
+
+
+def _refuse_unknown(local: Path, known: Sequence[str], parse: Parse) -> None:
+    """Hold that a user's own file names sites that exist: what stands under a misspelt one would never be used."""
+    tree, lines = parse(local)
+    for name in tree:
+        if name not in known:
+            raise UserError(f"{local}:{lines[name]}: {name}: no such site; sites here: {', '.join(known)}")
 
 
 def _values(path: Path, key: str, prefix: str, parse: Parse) -> Iterator[tuple[str, Any, str]]:
