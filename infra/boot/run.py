@@ -27,6 +27,7 @@ from trainwright.spec.experiment import Experiment
 from trainwright.spec.paths import Places
 from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
 from trainwright.spec.variables import ATTEMPT_VARIABLE, DEADLINE_VARIABLE, LEASE_VARIABLE, STOP_FILE_VARIABLE
+from trainwright.store.assets import OFFLINE_VARIABLE, refuse_missing
 from trainwright.store.files import read_json, set_aside, write_json, write_text
 from trainwright.store.lease import Lease, acquire, read_holder
 
@@ -115,6 +116,8 @@ class Boot:
         self.interrupts.listen(_stop_file(self.places, attempt))
         try:
             self._prepare()
+            if os.environ.get(OFFLINE_VARIABLE) == "1":
+                refuse_missing(self.places)
             if STAGES.index(self.until) >= STAGES.index(TRAIN.name) and self._done(TRAIN) is None:
                 self._check_machine()
             for stage in WORK:

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Used while the image is built: install one lock file into /opt/venv, without what no program reads.
+set -eu
+/opt/tools/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir --no-compile --no-deps \
+    --require-hashes --only-binary :all: --requirement "$1"
+# Packages' tests of themselves, archives to link against, and torch's own test programs.
+find /opt/venv/lib -depth -type d '(' -name tests -o -name test ')' -exec rm -rf {} +
+find /opt/venv/lib '(' -name '*.a' -o -path '*/torch/bin/*' ! -name torch_shm_manager -type f ')' -delete
+# Compiled now, since a run cannot write here; and trusted as they are, since layers do not keep times to the second.
+# Some packages carry files that are templates rather than Python: those fail to compile, and nothing imports them.
+/opt/venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true
