@@ -21,6 +21,7 @@ GRACE_S = 10
 BUDGET_MINUTES = {
     "check": 4,
     "unit": 9,
+    "faults": 6,
     "demo": 4,
     "image": 13,
     "sif": 4,
@@ -32,7 +33,8 @@ BUDGET_MINUTES = {
 }
 COMMANDS = {
     "check": ["make", "check"],
-    "unit": ["make", "test", "TESTS=--ignore=tests/engines"],
+    "unit": ["make", "test", "TESTS=--ignore=tests/engines -m 'not faults'"],
+    "faults": ["make", "test", "TESTS=--ignore=tests/engines -m faults"],
     "demo": ["make", "demo"],
     "image": ["make", "test", "TESTS=tests/engines/test_image.py"],
     "sif": ["make", "test", "TESTS=tests/engines/test_sif.py"],

@@ -6,7 +6,8 @@
 
 `make image`, `make push` and `make sif` call this. It needs Python and nothing else, so that a machine that only builds
 images installs nothing. From the environment: ENGINE (such as `buildah --root /scratch/images`) instead of the search;
-IMAGE_OPTIONS and PUSH_OPTIONS, passed on to the engine's build and push; APPTAINER instead of apptainer or singularity.
+IMAGE_OPTIONS and PUSH_OPTIONS, passed on to the engine's build and push, SIF_OPTIONS to apptainer build; APPTAINER
+instead of apptainer or singularity.
 """
 # ruff: noqa: T201 - the terminal is what this is for
 
@@ -81,7 +82,8 @@ def sif(target: str) -> None:
     with tempfile.TemporaryDirectory(dir=BUILD_FOLDER) as temporary:
         archive = Path(temporary) / "image.tar"
         save(engine, name_of(target), archive)
-        run(*apptainer, "build", "--force", str(path), f"docker-archive:{archive}")
+        given = shlex.split(os.environ.get("SIF_OPTIONS", ""))
+        run(*apptainer, "build", "--force", *given, str(path), f"docker-archive:{archive}")
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     path.with_name(f"{path.name}.sha256").write_text(f"{digest}  {path.name}\n")

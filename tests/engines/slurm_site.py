@@ -86,7 +86,7 @@ class Site:
     def lose_node(self, node: str) -> None:
         """Kill a node's daemon and every process that it has started: the machine is gone."""
         daemon = self.daemons.pop(node)
-        family = _family(daemon.pid) | _steps(self.folder / f"spool.{node}")
+        family = _family(daemon.pid) | _steps(node)
         # All at once, as a power cut would: a step that outlived the others by a moment would report their end.
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in family:
@@ -102,12 +102,12 @@ class Site:
         """Return the ids of the jobs that wait or run."""
         return self.run("squeue", "--noheader", "--array", "--format=%A").split()
 
-    def release(self, job: str) -> None:
+    def release(self, job: str, *changes: str) -> None:
         """Let a requeued job start now: SLURM would let it wait for two minutes."""
         self.until(lambda: "Reason=BeginTime" in self.run("scontrol", "show", "job", job), f"requeue of {job}")
         # Within the second in which the old credential was revoked, a new one would be refused: hence SLURM's delay.
         time.sleep(2)
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now", *changes)
 
     def until(self, true: Callable[[], bool], what: str, limit_s: float = 150) -> None:
         """Wait for something that the site does."""
@@ -197,28 +197,31 @@ def _named_hosts() -> Iterator[None]:
         hosts.write_text(before)
 
 
-def _family(pid: int) -> set[int]:
-    """Return a process and all that descend from it."""
-    found = {pid}
-    parents = {}
+def _parents() -> dict[int, int]:
+    """Return the parent of every process."""
+    found = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
-            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+            found[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def _family(pid: int) -> set[int]:
+    """Return a process and all that descend from it."""
+    found, parents = {pid}, _parents()
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found
 
 
-def _steps(spool: Path) -> set[int]:
-    """Return the step daemons of a node, which outlive its slurmd, and all that they started."""
+def _steps(node: str) -> set[int]:
+    """Return the step daemons of a node, which are no children of its slurmd, and all that they started."""
     found: set[int] = set()
-    for words in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environ = words.read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        if f"SLURMD_NODENAME={spool.suffix[1:]}".encode() in environ:
-            found |= _family(int(words.parent.name))
+    for child, parent in _parents().items():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            ours = f"SLURMD_NODENAME={node}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            if ours and Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd":
+                found |= _family(parent)
     return found
 
 

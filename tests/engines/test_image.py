@@ -14,7 +14,7 @@ import pytest
 import machine
 from machine import container, podman
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHORT = ("train.steps=24", "evaluation.every_steps=12", "checkpoint.dump.every_steps=8", "logging.num_samples=1")
 SMALL = ("model.dim=48", "model.num_layers=1", "model.num_heads=3", "model.num_kv_heads=3", "tokenizer.vocab_size=512")

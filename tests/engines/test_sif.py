@@ -16,7 +16,7 @@ import pytest
 from infra.apptainer import Container
 import machine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHORT = ("train.steps=24", "evaluation.every_steps=12", "checkpoint.dump.every_steps=8", "logging.num_samples=1")
 SMALL = ("model.dim=48", "model.num_layers=1", "model.num_heads=3", "model.num_kv_heads=3", "tokenizer.vocab_size=512")
@@ -41,7 +41,9 @@ def sif(trainer_cpu: str) -> Iterator[Sif]:
         program = machine.apptainer()
     except machine.AbsentError as error:
         machine.missing(str(error))
-    environ = {**machine.environment(), "APPTAINER": program}
+    # The quickest compression: what is tested is the conversion and the run.
+    quick = "--mksquashfs-args '-comp gzip -Xcompression-level 1'"
+    environ = {**machine.environment(), "APPTAINER": program, "SIF_OPTIONS": quick}
     machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
     path = machine.ROOT / "build" / "trainwright-trainer-cpu.sif"
     yield Sif(path, program)

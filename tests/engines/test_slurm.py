@@ -5,6 +5,7 @@ requeued itself waits two minutes by SLURM's own rule; `release` spares us that.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
@@ -12,11 +13,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from machine import AbsentError
+import machine
 from slurm_site import NODES, Site, site
 from tiny_boot import STEPS, TINY, attempts, end, last_step, losses, make_place, rank_pid, read
 from trainwright.spec.paths import RunFolder
@@ -41,18 +43,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return the site; all tests share it, each with a root of its own."""
     if os.geteuid() != 0:
-        missing("slurm: its daemons run as root here")
+        machine.missing("slurm: its daemons run as root here")
     try:
         with site(tmp_path_factory.mktemp("site")) as running:
             yield running
     except AbsentError as error:
-        missing(str(error))
-
-
-def missing(reason: str) -> NoReturn:
-    if os.environ.get("TRAINWRIGHT_REQUIRE_ENGINES") == "1":
-        pytest.fail(f"required here: {reason}")
-    pytest.skip(reason)
+        machine.missing(str(error))
 
 
 class Project:
@@ -110,13 +106,19 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, up: Site) -> Project:
     return whole
 
 
-def ranks_of(run: RunFolder, number: int) -> list[int]:
-    return [rank_pid(run, rank) for rank in range(number)]
-
-
-def signalled(pids: list[int], number: signal.Signals) -> None:
+@contextmanager
+def held(project: Project, ranks: int) -> Iterator[None]:
+    """Hold a run in the middle until boot has heard what is said to it meanwhile."""
+    project.until_step(20)
+    pids = [rank_pid(project.run, rank) for rank in range(ranks)]
     for pid in pids:
-        os.kill(pid, number)
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+        project.site.until(lambda: "interrupt: " in project.log(), "the notice")
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_two_nodes_train_to_the_end(undisturbed: Project) -> None:
@@ -132,14 +134,10 @@ def test_two_nodes_train_to_the_end(undisturbed: Project) -> None:
 
 def test_a_time_limit_in_the_middle_costs_nothing(undisturbed: Project, project: Project, up: Site) -> None:
     _, job = project.launch(*TWO_NODES, "targets.slurm.signal_lead_seconds=45")
-    project.until_step(30)
-    held = ranks_of(project.run, 2)
-    signalled(held, signal.SIGSTOP)
-    # Three quarters of a minute before the limit is now, so SLURM speaks the next time that it looks.
-    up.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
-    up.until(lambda: "interrupt: " in project.log(), "the notice", 90)
-    signalled(held, signal.SIGCONT)
-    up.release(job)
+    with held(project, 2):
+        # Three quarters of a minute before the limit is now, so SLURM speaks the next time that it looks.
+        up.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    up.release(job, "TimeLimit=20")
     project.until_over()
     log = project.log()
     assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [0, 75, 0], log
@@ -149,8 +147,8 @@ def test_a_time_limit_in_the_middle_costs_nothing(undisturbed: Project, project:
 
 def test_a_cancelled_job_saves_stays_cancelled_and_goes_on_when_launched_again(project: Project, up: Site) -> None:
     _, job = project.launch()
-    project.until_step(20)
-    up.run("scancel", job)
+    with held(project, 1):
+        up.run("scancel", job)
     project.until_over()
     assert up.state(job) == "CANCELLED", project.log()
     assert end(project.run)["code"] == 75
@@ -181,8 +179,8 @@ def test_a_lost_node_is_a_loss_and_the_run_goes_on_without_it(project: Project, 
 
 def test_a_chain_ends_where_the_run_ends(project: Project, up: Site) -> None:
     _, first = project.launch("targets.slurm.continuation=chain")
-    project.until_step(20)
-    up.run("scancel", "--batch", "--signal=USR1", first)
+    with held(project, 1):
+        up.run("scancel", "--batch", "--signal=USR1", first)
     project.until_over()
     log = project.log()
     assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [0, 75, 0], log
@@ -192,8 +190,8 @@ def test_a_chain_ends_where_the_run_ends(project: Project, up: Site) -> None:
 
 def test_an_array_ends_where_the_run_ends(project: Project, up: Site) -> None:
     project.launch("targets.slurm.continuation=array", "targets.slurm.links=4")
-    project.until_step(20)
-    up.run("scancel", "--batch", "--signal=USR1", up.running())
+    with held(project, 1):
+        up.run("scancel", "--batch", "--signal=USR1", up.running())
     project.until_over()
     log = project.log()
     assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [0, 75, 0], log
@@ -213,6 +211,50 @@ def test_what_is_missing_is_said_before_a_queue_is_waited_in_and_again_by_the_jo
     up.until(lambda: up.state(job) not in ("PENDING", "RUNNING", "COMPLETING"), "the job's end")
     assert "ExitCode=69:0" in up.run("scontrol", "show", "job", job)
     assert f"{project.root}/corpus: is not there; run `trainwright fetch tiny`" in project.log()
+
+
+@pytest.fixture(scope="session")
+def sif(trainer_cpu: str) -> Iterator[Path]:
+    """Return the image as a SIF, with its hash beside it, by the documented command."""
+    del trainer_cpu
+    try:
+        program = machine.apptainer()
+    except AbsentError as error:
+        machine.missing(str(error))
+    environ = {**machine.environment(), "APPTAINER": program}
+    machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
+    path = ROOT / "build/trainwright-trainer-cpu.sif"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
+    project: Project, up: Site, sif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{machine.FOLDER}:{os.environ['PATH']}")
+    # What this machine's root lacks, a site's users do not need.
+    image = ("container=apptainer", f"sif={sif}", "container_flags=--no-privs", "internet=false", "prepare=off")
+    project.launch(*TWO_NODES, *(f"targets.slurm.{word}" for word in image))
+    project.until_step(20)
+    job = up.running()
+    up.run("scancel", "--batch", "--signal=USR1", job)
+    up.release(job)
+    project.until_over()
+    log = project.log()
+    assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [75, 0], log
+    assert [step for step, _ in losses(project.run)] == list(range(1, STEPS + 1))
+    assert (project.run.path / "report.html").exists()
+
+
+def test_the_image_trains_where_there_is_no_network_at_all(
+    project: Project, sif: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{machine.FOLDER}:{os.environ['PATH']}")
+    image = ("container=apptainer", f"sif={sif}", "internet=false", "prepare=off")
+    flags = "targets.slurm.container_flags=--no-privs --net --network=none"
+    project.launch(flags, *(f"targets.slurm.{word}" for word in image))
+    project.until_over()
+    assert end(project.run)["reason"] == "complete", project.log()
 
 
 def profiles() -> list[Path]:

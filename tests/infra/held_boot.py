@@ -1,5 +1,6 @@
 """Boots whose ranks are held in a phase while the run is asked to stop."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -71,6 +72,12 @@ def ask(place: Place, process: Process, request: str) -> None:
         process.signal(signal.Signals[request])
     elif request == "stop file":
         (place.run.logs / f"stop-{attempts(place.run)[-1].name}").touch()
+    elif request == "SIGTERM and SIGUSR1 to the whole job":
+        # As SLURM signals a job step: boot, the agent, the ranks and whatever these have started.
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            for pid in processes(place.root):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
     elif request == "stop RUN":
         done = start(place.root, "stop", "tiny").wait()
         assert done.code == 0, done.said
@@ -91,9 +98,7 @@ def gone(root: Path, within_s: float) -> list[int]:
 
 def weights(place: Place, step: int) -> dict[str, bytes]:
     """Return the tensor files of a checkpoint."""
-    return {
-        path.name: path.read_bytes() for path in (place.run.checkpoints / f"step_{step:08d}").glob("*.safetensors")
-    }
+    return {path.name: path.read_bytes() for path in (place.run.checkpoints / f"step_{step:08d}").glob("*.safetensors")}
 
 
 def ended_for(place: Place) -> str | None:

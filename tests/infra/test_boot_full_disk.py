@@ -43,6 +43,7 @@ def listed_files_are_whole(root: Path) -> int:
     return len(found)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_disk_that_fills_before_training_is_said_each_time_and_costs_nothing(
     small_disk: MountSmall, sharded: Staged
@@ -92,6 +93,7 @@ def test_an_attempt_whose_start_finds_no_room_was_none(small_disk: MountSmall) -
     assert past_attempts(run) == []
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_disk_that_fills_under_training_keeps_the_newest_checkpoint_and_the_run_goes_on_to_the_same_end(
     small_disk: MountSmall, sharded: Staged, calm: tuple[Place, Done]

@@ -108,6 +108,7 @@ def survived(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> Survi
     return Survived(place, planted, stopped, saved, continued)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_return_goes_to_the_newest_checkpoint_and_past_the_bad_batch(survived: Survived) -> None:
     said, first = survived.stopped.said, survived.planted.batches[0]
@@ -119,6 +120,7 @@ def test_a_return_goes_to_the_newest_checkpoint_and_past_the_bad_batch(survived:
     assert max(survived.saved) > 20
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_one_return_too_many_stops_the_run_with_one_sentence(survived: Survived) -> None:
     done, attempt = survived.stopped, attempts(survived.place.run)[0]
@@ -133,6 +135,7 @@ def test_one_return_too_many_stops_the_run_with_one_sentence(survived: Survived)
     assert survived.saved[-1] == (survived.planted.batches[1] // BATCH - 1) // 7 * 7
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_bad_batch_is_passed_over_by_all_ranks_and_the_run_completes(survived: Survived) -> None:
     done = survived.continued
@@ -146,6 +149,7 @@ def test_a_bad_batch_is_passed_over_by_all_ranks_and_the_run_completes(survived:
     assert all(math.isfinite(row["grad_norm"]) for row in rows(survived.place.run) if "grad_norm" in row)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_every_refused_batch_and_every_return_is_recorded_in_the_checkpoint(survived: Survived) -> None:
     state = read(survived.place.run.checkpoints / f"step_{STEPS:08d}" / "train_state.json")

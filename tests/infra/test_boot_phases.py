@@ -13,7 +13,7 @@ ASKED = (
     ("start", PHASES["start"], "SIGINT"),
     ("first step", PHASES["first step"], "SIGUSR2"),
     ("evaluation", "trainer.evaluate:_score:1", "SIGTERM"),
-    ("saving", PHASES["saving"], "stop file"),
+    ("saving", PHASES["saving"], "SIGTERM and SIGUSR1 to the whole job"),
     ("sampling", PHASES["sampling"], "SIGUSR1"),
 )
 
@@ -30,6 +30,7 @@ def asked(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pl
     return place, found, place.boot("--until", "train", TWO_RANKS, *SAMPLES)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", [phase for phase, _, _ in ASKED])
 def test_a_run_that_is_asked_in_a_phase_saves_what_it_has_and_asks_to_be_run_again(
@@ -41,6 +42,7 @@ def test_a_run_that_is_asked_in_a_phase_saves_what_it_has_and_asks_to_be_run_aga
     assert max(held.saved, default=0) == made
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_run_that_was_asked_in_every_phase_ends_as_if_nothing_had_happened(
     asked: tuple[Place, dict[str, tuple[Held, int]], Done], calm: tuple[Place, Done]
@@ -52,6 +54,7 @@ def test_a_run_that_was_asked_in_every_phase_ends_as_if_nothing_had_happened(
     assert committed(place)[-1] == STEPS
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_save_that_outlasts_torchruns_patience_commits_under_sigterm(
     sharded: Staged, tmp_path_factory: pytest.TempPathFactory
@@ -62,3 +65,18 @@ def test_a_save_that_outlasts_torchruns_patience_commits_under_sigterm(
     assert held.seconds > 32
     assert held.saved
     assert held.saved[-1] == last_step(place.run)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+def test_a_rank_that_compiles_for_minutes_leaves_within_the_notice(
+    sharded: Staged, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = copy_place(sharded.place, tmp_path_factory.mktemp("compiles"), trained=False)
+    held = hold(place, PHASES["compile"], "SIGTERM", "train.compile=true", keep_s=600)
+    assert held.done.code == 75, held.done.said
+    assert "Traceback" not in held.done.said
+    assert "interrupted before another update; all that was learned is saved" in held.done.said
+    assert held.seconds < 15
+    assert held.saved == [0]
+    assert not gone(place.root, 10)

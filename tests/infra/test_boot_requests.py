@@ -1,5 +1,8 @@
 """The two requests: an interrupt saves and is run again (75), an end saves and stays ended (0)."""
 
+from dataclasses import asdict
+import json
+import os
 from pathlib import Path
 import signal
 import time
@@ -9,7 +12,7 @@ import pytest
 from conftest import Disturbed, Staged
 from tiny_boot import STEPS, TINY, Done, Place, Process, attempts, checkpoints, copy_place, digests, end, last_step
 from tiny_boot import losses, make_place, processes, read, start
-from trainwright.store.lease import acquire
+from trainwright.store.lease import Holder, acquire
 
 
 @pytest.mark.slow
@@ -172,18 +175,57 @@ def test_three_interrupts_without_progress_stop_the_run_until_somebody_says_cont
     sharded: Staged, tmp_path: Path
 ) -> None:
     place = copy_place(sharded.place, tmp_path / "short", trained=False)
-    stop = tmp_path / "stop"
-    stop.touch()
-    found = [place.boot(TRAINWRIGHT_STOP_FILE=str(stop)) for _ in range(4)]
+    # Less than a stage needs to stop in.
+    short = "resources.walltime_minutes=0.1"
+    found = [place.boot(short) for _ in range(4)]
     assert [done.code for done in found] == [75, 75, 78, 78], found[-1].said
     assert "interrupted" in found[0].last
     assert "3 attempts were interrupted without progress" in found[2].last
     assert "boot --continue" in found[2].last
     assert "boot --continue" in found[3].last
     assert len(attempts(place.run)) == 3, "a run that has spent its budget is refused before it costs anything"
-    again = place.boot("--continue", TRAINWRIGHT_STOP_FILE=str(stop))
+    again = place.boot("--continue", short)
     assert again.code == 75
-    assert place.boot(TRAINWRIGHT_STOP_FILE=str(stop)).code == 75
+    assert place.boot(short).code == 75
+
+
+def test_a_stop_file_that_an_earlier_start_left_in_scratch_stops_nothing(sharded: Staged, tmp_path: Path) -> None:
+    place, stop = copy_place(sharded.place, tmp_path / "again", trained=False), tmp_path / "stop"
+    stop.touch()
+    os.utime(stop, (0, time.time() - 5))
+    done = place.boot("--until", "tokenizer", TRAINWRIGHT_STOP_FILE=str(stop))
+    assert done.code == 0, done.said
+    assert done.said.count(f"boot: removed {stop}, a stop file from before this start") == 1
+    assert not stop.exists()
+
+
+def test_a_continue_that_meets_a_live_run_leaves_its_pending_stop_alone(sharded: Staged, tmp_path: Path) -> None:
+    place = copy_place(sharded.place, tmp_path / "pending", trained=False)
+    with acquire(place.run.lease, "boot of tiny"):
+        place.run.ended.write_text('{"reason": "seen enough"}')
+        before = digests(place.run.path)
+        done = place.boot("--continue")
+        assert done.code == 69, done.said
+        assert digests(place.run.path) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_boot_that_watches_a_foreign_lease_hears_an_interrupt(
+    sharded: Staged, tmp_path: Path, number: signal.Signals
+) -> None:
+    place = copy_place(sharded.place, tmp_path / "watches", trained=False)
+    holder = Holder("0123456789abcdef", 3, "another-machine", 1, "boot:pid:1", 7, "boot of tiny")
+    place.run.lease.write_text(json.dumps(asdict(holder)))
+    with place.booting() as process:
+        process.until(lambda: "watching its counter" in process.said(), "the wait")
+        begun = time.monotonic()
+        process.signal(number)
+        done = process.wait()
+    assert done.code == 75
+    assert time.monotonic() - begun < 2
+    assert "while waiting for the lease" in done.last
+    assert read(place.run.lease)["id"] == holder.id
+    assert not place.run.attempts.exists()
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ def files(root: Path) -> dict[str, str]:
     return {name: digest for name, digest in digests(root).items() if "/__" not in name}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_drill_strikes_resumes_and_compares_and_leaves_the_real_run_alone(sharded: Staged, tmp_path: Path) -> None:
     place = copy_place(sharded.place, tmp_path / "root", trained=False)
@@ -59,6 +60,7 @@ def test_a_drill_strikes_resumes_and_compares_and_leaves_the_real_run_alone(shar
     assert not (place.root / "drill").exists()
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_drill_that_is_stopped_leaves_no_process(sharded: Staged, tmp_path: Path, number: signal.Signals) -> None:

@@ -51,6 +51,7 @@ def fed(record: Path, ranks: int) -> dict[int, list[str]]:
     return {step: sorted(rows) for step, rows in found.items()}
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_four_ranks_and_then_three_carry_on_what_one_began(ground: Ground, tmp_path: Path) -> None:
     alone = make_run(ground, tmp_path / "run-1", *SETTINGS)
