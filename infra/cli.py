@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra import words
-from infra.doctor import doctor
+from infra import assets, words
 from infra.parsers import word_parser
 from infra.rooms import become
 from infra.runs import find_run
+from infra.slurm.here import with_site
+from infra.sweep import sweep
 from trainwright import __version__
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
@@ -231,7 +232,8 @@ def _with_experiment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tu
     name, overrides = split_words(arguments.words)
     if getattr(arguments, "from_run", None):
         overrides = (*overrides, f"train.init_from={arguments.from_run}")
-    return arguments, load_experiment(find_experiment(name), overrides, sites=SITES)
+    loaded = load_experiment(find_experiment(name), overrides, sites=SITES)
+    return arguments, with_site(loaded, name) if getattr(arguments, "target", None) == "slurm" else loaded
 
 
 WORDS = {
@@ -240,11 +242,14 @@ WORDS = {
     "schema": Word("JSON Schema of experiment files, for editors", schema),
     "render": Word("the exact files that launch would send", render),
     "launch": Word("send what render shows, and start it", launch),
+    "fetch": Word("download all that an experiment needs, for nodes without internet", assets.fetch),
+    "check": Word("what of that is here, verified, without a network", assets.check),
+    "sweep": Word("a grid of runs, each with a folder of its own", sweep),
     "ps": Word("the runs here, and what was launched from here", words.ps),
     "logs": Word("what a launched run says; -f follows it", words.logs),
     "stop": Word("end a run: save, finish, and stay ended", words.stop),
     "delete": Word("remove a run's job; with a flag what it has written", words.delete),
-    "doctor": Word("the health of this machine and its run", doctor),
+    "doctor": Word("the health of this machine and its run", _room("infra.boot.doctor")),
     "drill": Word("rehearse how a target ends runs, on a short run of an experiment", drill),
     "boot": Word("the staged boot: prepare, shard, tokenizer, train, report", _room("infra.boot")),
     "shard": Word("text shards from a source", _room("sharder", "shard")),

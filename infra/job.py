@@ -33,6 +33,10 @@ class Job:
     """Names only."""
     resources: Resources
     targets: Targets
+    folders: tuple[str, ...] = ()
+    """Files and folders of the host that the experiment names by absolute paths."""
+    runs: str | None = None
+    """The folder of runs, where it is not `runs/` of the root."""
 
     @property
     def experiment_file(self) -> str:
@@ -72,6 +76,8 @@ def build_job(loaded: Loaded, flags: Sequence[str] = ()) -> Job:
         secrets=experiment.secrets,
         resources=experiment.resources,
         targets=experiment.targets,
+        folders=_folders(experiment),
+        runs=experiment.paths.runs,
     )
 
 
@@ -83,6 +89,12 @@ def movable_image(image: str | None) -> str | None:
     if image is None or "@sha256:" in image or image.startswith("localhost/"):
         return None
     return f"image={image}: a tag may mean another image tomorrow; push with `make push`, and use the digest it prints"
+
+
+def _folders(experiment: Experiment) -> tuple[str, ...]:
+    paths, data = experiment.paths, experiment.data
+    named = (paths.data, paths.runs, paths.cache, data.path, data.validation, experiment.tokenizer.path)
+    return tuple(dict.fromkeys(path for path in named if path is not None and path.startswith("/")))
 
 
 def _boot_variables(experiment: Experiment) -> tuple[tuple[str, str], ...]:

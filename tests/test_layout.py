@@ -61,6 +61,11 @@ COMBINED: dict[str, str] = {
         "tests/report/test_report_write.py",
     ),
     "infra/drill_course.py": "tests/infra/test_drill.py",
+    **dict.fromkeys(
+        (f"infra/slurm/{name}.py" for name in ("bash", "directives", "layout", "node", "scripts")),
+        "tests/infra/test_targets_slurm.py",
+    ),
+    "infra/slurm/private.py": "tests/infra/test_slurm_jobs.py",
     "infra/parsers.py": "tests/infra/test_cli.py",
     "report/printable.py": "tests/report/test_report_page.py",
     "trainwright/spec/data.py": "tests/trainwright/test_experiment.py",

@@ -21,8 +21,9 @@ from trainwright.store.process import die_with_boot
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
     die_with_boot()
+    words = list(sys.argv[1:] if argv is None else argv)
     if PARENT_VARIABLE in os.environ:
-        _leave_signals_to_boot()
+        words = [*_leave_signals_to_boot(), *words]
     # From here on this is the parent whose death the ranks wait for.
     os.environ[PARENT_VARIABLE] = str(os.getpid())
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -31,18 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
-        run(parse_args(list(sys.argv[1:] if argv is None else argv)))  # type: ignore[no-untyped-call]
+        run(parse_args(words))  # type: ignore[no-untyped-call]
     except (ChildFailedError, SignalException):
         return Exit.FAILED
     return Exit.OK
 
 
-def _leave_signals_to_boot() -> None:
+def _leave_signals_to_boot() -> list[str]:
+    """Ignore what asks a run to stop; return torchrun's arguments that keep it from listening again."""
     # Ranks inherit this until they listen for themselves, so that they do not die of it while they import.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    # torchrun installs handlers for these; it takes no empty list.
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"
+    # It takes no empty list.
+    return ["--signals-to-handle", "SIGQUIT"]
 
 
 if __name__ == "__main__":

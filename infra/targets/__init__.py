@@ -6,7 +6,7 @@ from typing import Protocol
 from infra.engine import Engine
 from infra.job import Job, Rendered
 from infra.launches import Launch, State
-from infra.targets import local
+from infra.targets import local, slurm
 from trainwright.spec.exits import UserError
 
 
@@ -32,7 +32,7 @@ class Target(Protocol):
         """Take what is left of a launch away from its engine; data and checkpoints stay."""
 
 
-TARGETS: dict[str, Target] = {"local": local}
+TARGETS: dict[str, Target] = {"local": local, "slurm": slurm}
 
 
 def target_of(launch: Launch) -> Target:

@@ -98,6 +98,11 @@ class Site:
         """Return the id of the one job that runs; a task of an array has one of its own."""
         return self.run("squeue", "--noheader", "--states=RUNNING", "--format=%A")
 
+    def notify(self, job: str) -> None:
+        """Send a job script what it gets ahead of its time limit; scancel complains of array tasks, and sends it."""
+        command = ["scancel", "--batch", "--signal=USR1", job]
+        subprocess.run(command, env=self.environ, capture_output=True, check=False, timeout=60)
+
     def queue(self) -> list[str]:
         """Return the ids of the jobs that wait or run."""
         return self.run("squeue", "--noheader", "--array", "--format=%A").split()
@@ -218,7 +223,7 @@ def _steps(node: str) -> set[int]:
     """Return the step daemons of a node, which are no children of its slurmd, and all that they started."""
     found: set[int] = set()
     for child, parent in _parents().items():
-        with suppress(FileNotFoundError, ProcessLookupError):
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             ours = f"SLURMD_NODENAME={node}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             if ours and Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd":
                 found |= _family(parent)

@@ -180,7 +180,7 @@ def test_a_lost_node_is_a_loss_and_the_run_goes_on_without_it(project: Project, 
 def test_a_chain_ends_where_the_run_ends(project: Project, up: Site) -> None:
     _, first = project.launch("targets.slurm.continuation=chain")
     with held(project, 1):
-        up.run("scancel", "--batch", "--signal=USR1", first)
+        up.notify(first)
     project.until_over()
     log = project.log()
     assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [0, 75, 0], log
@@ -191,7 +191,7 @@ def test_a_chain_ends_where_the_run_ends(project: Project, up: Site) -> None:
 def test_an_array_ends_where_the_run_ends(project: Project, up: Site) -> None:
     project.launch("targets.slurm.continuation=array", "targets.slurm.links=4")
     with held(project, 1):
-        up.run("scancel", "--batch", "--signal=USR1", up.running())
+        up.notify(up.running())
     project.until_over()
     log = project.log()
     assert [read(attempt / "end.json")["code"] for attempt in attempts(project.run)] == [0, 75, 0], log
@@ -237,7 +237,7 @@ def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
     project.launch(*TWO_NODES, *(f"targets.slurm.{word}" for word in image))
     project.until_step(20)
     job = up.running()
-    up.run("scancel", "--batch", "--signal=USR1", job)
+    up.notify(job)
     up.release(job)
     project.until_over()
     log = project.log()

@@ -65,6 +65,20 @@ def test_a_lost_rank_is_named_before_what_its_neighbours_say(attempt: Attempt) -
     assert found.reason.startswith("rank 1, 3 ended without a record (killed, or out of memory); rank 0: said by 0")
 
 
+@pytest.mark.parametrize("here", [range(2), range(1, 2)])
+def test_what_happens_to_the_neighbours_of_a_rank_that_left_at_once_is_a_consequence(
+    attempt: Attempt, here: range
+) -> None:
+    # The second range is that of a node whose neighbour left on another one.
+    attempt.rank(0).write_text(json.dumps({"rank": 0, "code": 75, "reason": "left", "step": None, "left": True}))
+    assert outcome_of_ranks(attempt, here, 1) == Outcome(INTERRUPTED, "left", None)
+    record = {"rank": 1, "code": 1, "reason": "Connection closed by peer", "step": None}
+    attempt.rank(1).write_text(json.dumps(record))
+    assert outcome_of_ranks(attempt, here, 1) == Outcome(INTERRUPTED, "left", None)
+    attempt.rank(1).write_text(json.dumps({**record, "code": 78}))
+    assert outcome_of_ranks(attempt, here, 1).code == REFUSED
+
+
 def test_one_lost_rank_is_a_failure_however_well_the_others_ended(attempt: Attempt) -> None:
     assert ended(attempt, OK, LOST).code == FAILED
 

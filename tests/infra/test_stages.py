@@ -86,6 +86,12 @@ def test_progress_changes_with_every_record_shard_and_checkpoint(places: Places)
     assert progress(places) == seen[-1]
 
 
+def test_a_checkpoint_of_step_0_is_no_progress(places: Places) -> None:
+    before = progress(places)
+    put(places.run.checkpoints / "step_00000000" / "manifest.json")
+    assert progress(places) == before
+
+
 def test_moving_aside_keeps_every_byte(places: Places) -> None:
     put_checkpoint(places, 10, {})
     put(places.run.metrics, "row\n")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from infra.boot.supervise import SIGNALS, Interrupts, supervise
+from infra.boot.supervise import LIMIT_MARGIN_S, SIGNALS, Interrupts, supervise
 
 OBEDIENT = """
 import signal, sys, time
@@ -97,3 +97,33 @@ def test_a_signal_is_made_visible_to_the_ranks(interrupts: Interrupts, tmp_path:
     assert interrupts.pending()
     interrupts.publish()
     assert interrupts.stop_file.exists()
+
+
+def test_a_stop_file_of_an_earlier_start_is_removed_and_said(
+    interrupts: Interrupts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = tmp_path / "stop"
+    stop.touch()
+    os.utime(stop, (0, time.time() - 86400))
+    with caplog.at_level("INFO"):
+        interrupts.listen(stop)
+    assert not stop.exists()
+    assert not interrupts.pending()
+    assert caplog.messages == [f"boot: removed {stop}, a stop file from before this start"]
+    stop.touch()
+    assert interrupts.why() == "the stop file"
+
+
+def test_a_stop_file_that_came_after_the_start_of_boot_is_obeyed(interrupts: Interrupts, tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    stop.touch()
+    interrupts.listen(stop)
+    assert stop.exists()
+    assert interrupts.pending()
+
+
+def test_the_wall_clock_limit_interrupts_with_time_to_spare(interrupts: Interrupts) -> None:
+    interrupts.deadline = time.monotonic() + LIMIT_MARGIN_S + 60
+    assert not interrupts.pending()
+    interrupts.deadline -= 61
+    assert interrupts.why() == "the wall-clock limit"

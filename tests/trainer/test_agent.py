@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tiny_run import TWO_RANKS, Ground, clean_environment, make_run, train_in_processes
+from tiny_run import TWO_RANKS, Ground, clean_environment, make_run, train_in_processes, wait_until
 from trainwright.spec.exits import Exit
 
 
@@ -67,3 +68,27 @@ def test_the_agent_names_itself_to_its_ranks(tmp_path: Path) -> None:
         check=False,
     )
     assert "True" in done.stdout, done.stderr
+
+
+def test_signals_to_every_process_of_a_job_leave_the_agent_and_young_ranks_to_boot(tmp_path: Path) -> None:
+    program, ready, go = tmp_path / "program.py", tmp_path / "ready", tmp_path / "go"
+    program.write_text(
+        f"import pathlib, time; pathlib.Path({str(ready)!r}).write_text(str(__import__('os').getpid()))\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+    )
+    agent = subprocess.Popen(
+        [sys.executable, "-m", "trainer.agent", "--standalone", "--nproc-per-node", "1", str(program)],
+        env={**clean_environment(), "TRAINWRIGHT_PARENT": str(os.getpid())},
+    )
+    try:
+        wait_until(lambda: (ready.exists() and ready.read_text() != "") or agent.poll() is not None, "the rank")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(agent.pid, number)
+            os.kill(int(ready.read_text()), number)
+        time.sleep(0.5)
+        assert agent.poll() is None
+        go.touch()
+        assert agent.wait(60) == 0
+    finally:
+        agent.kill()
+        agent.wait()

@@ -12,6 +12,7 @@ from trainer.checkpoint import Committed, load
 from trainer.generate import PROMPT_TOKENS, TEMPERATURE, continuations
 from trainer.initialise import initialise
 from trainer.ranks import Ranks
+from trainer.requests import Request
 from trainwright.spec.derived import Derived
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.paths import RunFolder, step_name
@@ -47,6 +48,16 @@ def test_the_same_weights_draw_the_same(trained: nn.Module, experiment: Experime
     assert drawn(trained, experiment, one) == first
     # Longer than the model's context, which then moves along.
     assert [len(row) for row in first] == [70, 70]
+    assert trained.training
+
+
+@pytest.mark.parametrize("asked", [Request.INTERRUPT, Request.END])
+def test_a_request_ends_the_drawing_and_leaves_the_model_in_training(
+    trained: nn.Module, experiment: Experiment, one: Ranks, asked: Request
+) -> None:
+    looks = iter([Request.NONE, Request.NONE, asked])
+    assert continuations(trained, PROMPTS, 70, 265, experiment.train, one, lambda: next(looks)) is asked
+    assert next(looks, None) is None
     assert trained.training
 
 

@@ -237,6 +237,29 @@ def test_a_request_ends_the_loop_after_the_step_and_its_save(
     assert diary.lines == ["evaluate 0", "step 1", "step 2", "save 2 16"]
 
 
+@pytest.mark.parametrize("asked", [Request.INTERRUPT, Request.END])
+def test_a_request_that_comes_in_a_save_costs_no_further_step(
+    ground: Ground, one: Ranks, tmp_path: Path, asked: Request
+) -> None:
+    experiment = tiny_experiment(tmp_path, "checkpoint.dump.every_steps=2", "evaluation.every_steps=2")
+    # Each step looks once, and so does each save: the third look is that of the save at step 2.
+    with assembled(ground, experiment, one, requests=Quiet(3, asked)) as (parts, diary):
+        assert train(parts) is asked
+    assert diary.lines == ["evaluate 0", "step 1", "step 2", "save 2 16"]
+
+
+def test_what_compiles_has_a_checkpoint_before_it(ground: Ground, one: Ranks, tmp_path: Path) -> None:
+    # The model of these parts is not compiled, but the loop does not know.
+    experiment = tiny_experiment(tmp_path, "train.compile=true", "train.steps=3")
+    with assembled(ground, experiment, one) as (parts, diary):
+        train(parts)
+    assert diary.lines[:3] == ["save 0 0", "evaluate 0", "step 1"]
+    with assembled(ground, experiment, one) as (parts, diary):
+        parts.saved_step = 0
+        train(parts)
+    assert diary.lines[0] == "evaluate 0", "a run that resumes has one already"
+
+
 def test_time_alone_makes_a_save_due(ground: Ground, one: Ranks, tmp_path: Path) -> None:
     often = ("train.steps=3", "checkpoint.dump.every_steps=null", "checkpoint.dump.every_minutes=1e-9")
     experiment = tiny_experiment(tmp_path, *often, "evaluation.every_steps=null")

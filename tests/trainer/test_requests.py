@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import json
 from pathlib import Path
 import signal
+import threading
 import time
 
 import pytest
@@ -145,3 +146,25 @@ def test_what_is_saved_after_an_evaluation_are_the_shards_of_each_rank(
     index = json.loads((run.checkpoints / "step_00000000" / "index.json").read_text())
     whole = [name for name, tensor in index.items() if len(tensor["pieces"]) != 2]
     assert not whole
+
+
+def test_an_interrupt_that_goes_unheard_is_left_for_only_where_nothing_would_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.requests.LEAVE_AFTER_S", 0.3)
+    stop, left = tmp_path / "stop", threading.Event()
+    requests = Requests(tmp_path / "ended.json", {"TRAINWRIGHT_STOP_FILE": str(stop)})
+    with requests.leaving(left.set):
+        requests.committed(False)
+        stop.touch()
+        assert not left.wait(1.2), "an update is not saved yet"
+        requests.committed(True)
+        assert left.wait(5)
+
+
+def test_an_end_is_no_reason_to_leave_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.requests.LEAVE_AFTER_S", 0.1)
+    (tmp_path / "ended.json").touch()
+    left = threading.Event()
+    with Requests(tmp_path / "ended.json", {}).leaving(left.set):
+        assert not left.wait(1)

@@ -254,3 +254,24 @@ def test_a_lease_that_cannot_be_read_is_no_lease(path: Path, text: str) -> None:
     assert read_holder(path) is None
     assert not is_live(path)
     acquire(path, "next").release()
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_what_the_waiting_claimant_heeds_ends_the_waiting_with_nothing_taken(path: Path, claimed: bool) -> None:
+    # One holder stands still elsewhere; the other died between its claim and its lease.
+    path.parent.mkdir()
+    if claimed:
+        path.with_name("lease.json.1").touch()
+    else:
+        write_json(path, asdict(ELSEWHERE))
+    before = sorted(file.name for file in path.parent.iterdir())
+    asked = time.monotonic() + 0.5
+
+    def heed() -> None:
+        if time.monotonic() > asked:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        acquire(path, "goes on", heed=heed)
+    assert time.monotonic() - asked < 1
+    assert sorted(file.name for file in path.parent.iterdir()) == before

@@ -1,6 +1,7 @@
 """Where an experiment is sent, one settings class a target. Nothing here changes what is learned."""
 
 from trainwright.spec.settings import Settings
+from trainwright.spec.slurm import SlurmTarget
 
 
 class LocalTarget(Settings):
@@ -15,3 +16,5 @@ class Targets(Settings):
 
     local: LocalTarget = LocalTarget()
     """This machine."""
+    slurm: SlurmTarget = SlurmTarget()
+    """A SLURM site."""
