@@ -41,9 +41,7 @@ def sif(trainer_cpu: str) -> Iterator[Sif]:
         program = machine.apptainer()
     except machine.AbsentError as error:
         machine.missing(str(error))
-    # The quickest compression: what is tested is the conversion and the run.
-    quick = "--mksquashfs-args '-comp gzip -Xcompression-level 1'"
-    environ = {**machine.environment(), "APPTAINER": program, "SIF_OPTIONS": quick}
+    environ = {**machine.environment(), "APPTAINER": program}
     machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
     path = machine.ROOT / "build" / "trainwright-trainer-cpu.sif"
     yield Sif(path, program)
