@@ -36,7 +36,7 @@ LONG = {
 }
 KEEP_S = {"in a save of 45 s": LONG_SAVE_S, "in a compile of minutes": 600}
 """Long phase -> how long the ranks are held, whatever boot hears."""
-EVERY_PROCESS = "SIGTERM and SIGUSR1 to the whole job"
+EVERY_PROCESS = "to the whole job: SIGTERM and SIGUSR1"
 
 
 @dataclass

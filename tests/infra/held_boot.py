@@ -72,7 +72,7 @@ def ask(place: Place, process: Process, request: str) -> None:
         process.signal(signal.Signals[request])
     elif request == "stop file":
         (place.run.logs / f"stop-{attempts(place.run)[-1].name}").touch()
-    elif request == "SIGTERM and SIGUSR1 to the whole job":
+    elif request == "to the whole job: SIGTERM and SIGUSR1":
         # As SLURM signals a job step: boot, the agent, the ranks and whatever these have started.
         for number in (signal.SIGTERM, signal.SIGUSR1):
             for pid in processes(place.root):

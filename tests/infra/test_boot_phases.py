@@ -13,7 +13,7 @@ ASKED = (
     ("start", PHASES["start"], "SIGINT"),
     ("first step", PHASES["first step"], "SIGUSR2"),
     ("evaluation", "trainer.evaluate:_score:1", "SIGTERM"),
-    ("saving", PHASES["saving"], "SIGTERM and SIGUSR1 to the whole job"),
+    ("saving", PHASES["saving"], "to the whole job: SIGTERM and SIGUSR1"),
     ("sampling", PHASES["sampling"], "SIGUSR1"),
 )
 

@@ -328,3 +328,11 @@ def test_the_json_schema_describes_every_field() -> None:
     assert silent == []
     assert all(block.get("description") for block in blocks.values())
     assert all(block["additionalProperties"] is False for block in blocks.values())
+
+
+def test_a_name_is_found_beside_the_code_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_experiment("demo", {}).resolve() == Path(__file__).resolve().parents[2] / "experiments" / "demo.yaml"
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "demo.yaml").write_text("name: mine\n")
+    assert find_experiment("demo", {}) == Path("experiments/demo.yaml")
