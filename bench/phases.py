@@ -30,11 +30,11 @@ PATIENCE_S = 900.0
 COMPILE = ("train.compile=true",)
 WORDS = {"compile": COMPILE, "in a compile of minutes": COMPILE, "sampling": SAMPLES}
 LONG = {
-    "in a save of 45 s": f"{PHASES['saving']}",
-    "just before a save of 45 s": f"{PHASES['before saving']}:0.5 {PHASES['saving']}:{LONG_SAVE_S}",
+    "in a save of 45 s": PHASES["saving"],
+    "just before a save of 45 s": f"{PHASES['before saving']} trainer.checkpoint:fsync_file:1:{LONG_SAVE_S}",
     "in a compile of minutes": PHASES["compile"],
 }
-KEEP_S = {"in a save of 45 s": LONG_SAVE_S, "in a compile of minutes": 600}
+KEEP_S = {"in a save of 45 s": LONG_SAVE_S, "just before a save of 45 s": 2, "in a compile of minutes": 600}
 """Long phase -> how long the ranks are held, whatever boot hears."""
 EVERY_PROCESS = "to the whole job: SIGTERM and SIGUSR1"
 

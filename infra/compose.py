@@ -55,7 +55,8 @@ def text(job: Job) -> str:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "stop_grace_period": GRACE,
-        "restart": f"on-failure:{RESTARTS}",
+        # A wish such as --fresh is for the first start alone, and the engine would repeat it.
+        "restart": "no" if job.flags else f"on-failure:{RESTARTS}",
         **_resources(job),
     }
     document = {"name": f"{PREFIX}{job.name}", "services": {"run": service}}

@@ -160,7 +160,7 @@ def apptainer() -> str:
         run("mmdebstrap", "--quiet", *stale, "sid", str(root), mirror())
         (root / "etc/localtime").unlink(missing_ok=True)
         (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
-        words = shlex.join(["unshare", "--mount", str(ENTER), str(root), "apptainer"])
+        words = shlex.join(["unshare", "--mount", str(ENTER), str(root), "/usr/bin/apptainer"])
         program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         program.chmod(0o755)
     return str(program)

@@ -99,9 +99,13 @@ class Site:
         return self.run("squeue", "--noheader", "--states=RUNNING", "--format=%A")
 
     def notify(self, job: str) -> None:
-        """Send a job script what it gets ahead of its time limit; scancel complains of array tasks, and sends it."""
+        """Send a job script what it gets ahead of its time limit.
+
+        For a task of an array scancel sends it at once, and then waits for an answer that does not come.
+        """
         command = ["scancel", "--batch", "--signal=USR1", job]
-        subprocess.run(command, env=self.environ, capture_output=True, check=False, timeout=60)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, env=self.environ, capture_output=True, check=False, timeout=5)
 
     def queue(self) -> list[str]:
         """Return the ids of the jobs that wait or run."""
@@ -193,13 +197,12 @@ def _until(true: Callable[[], bool], what: str, limit_s: float = 40) -> None:
 @contextmanager
 def _named_hosts() -> Iterator[None]:
     """Let the nodes' names mean this machine for a while, as a site's name service would."""
-    hosts = Path("/etc/hosts")
-    before = hosts.read_text()
-    hosts.write_text(f"{before.rstrip()}\n127.0.0.1 {' '.join(NODES)}\n")
+    hosts, line = Path("/etc/hosts"), f"127.0.0.1 {' '.join(NODES)} # site of {os.getpid()}\n"
+    hosts.write_text(f"{hosts.read_text().rstrip()}\n{line}")
     try:
         yield
     finally:
-        hosts.write_text(before)
+        hosts.write_text(hosts.read_text().replace(line, ""))
 
 
 def _parents() -> dict[int, int]:

@@ -228,10 +228,20 @@ def sif(trainer_cpu: str) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
+@pytest.fixture
+def apptainer_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the site's nodes find Apptainer, which lives in a root of its own here; what it starts there must not."""
+    program = tmp_path / "bin/apptainer"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec {machine.FOLDER}/apptainer "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
 def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
-    project: Project, up: Site, sif: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, up: Site, sif: Path, apptainer_on_path: None
 ) -> None:
-    monkeypatch.setenv("PATH", f"{machine.FOLDER}:{os.environ['PATH']}")
+    del apptainer_on_path
     # What this machine's root lacks, a site's users do not need.
     image = ("container=apptainer", f"sif={sif}", "container_flags=--no-privs", "internet=false", "prepare=off")
     project.launch(*TWO_NODES, *(f"targets.slurm.{word}" for word in image))
@@ -247,9 +257,9 @@ def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
 
 
 def test_the_image_trains_where_there_is_no_network_at_all(
-    project: Project, sif: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, sif: Path, apptainer_on_path: None
 ) -> None:
-    monkeypatch.setenv("PATH", f"{machine.FOLDER}:{os.environ['PATH']}")
+    del apptainer_on_path
     image = ("container=apptainer", f"sif={sif}", "internet=false", "prepare=off")
     flags = "targets.slurm.container_flags=--no-privs --net --network=none"
     project.launch(flags, *(f"targets.slurm.{word}" for word in image))

@@ -97,6 +97,7 @@ ROOM_ARGUMENTS = {
     "encode": ["EXP a.b=c", "--input", "--tokenizer", "--output", "--workers"],
     "train": ["training.yaml"],
     "report": ["RUN_FOLDER"],
+    "doctor": ["EXP [a.b=c ...]", "--alive"],
 }
 
 

@@ -214,3 +214,12 @@ def test_removing_takes_all_that_compose_made() -> None:
 def test_only_a_container_is_a_container() -> None:
     assert compose.owns(LAUNCH)
     assert not compose.owns(Launch("small", "local", "4242", "/root/launch/small", 0.0))
+
+
+def test_the_engine_starts_a_failed_run_again_but_repeats_no_wish() -> None:
+    def restart(*flags: str) -> str:
+        document = yaml.safe_load(compose.text(a_job(flags=flags)))
+        return str(document["services"]["run"]["restart"])
+
+    assert restart() == "on-failure:3"
+    assert restart("--fresh") == "no"
