@@ -30,12 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupts = Interrupts()
     path = find_experiment(name)
     loaded = load_experiment(path, overrides)
-    source_hash = hashlib.sha256(loaded.source.encode()).hexdigest()
-    log.info("boot: source=%s sha256=%s overrides=%d", path, source_hash[:12], len(overrides))
     experiment = loaded.experiment
     node = this_node(experiment.resources, arguments.node_rank, arguments.master)
     places = Places(root_from(), experiment)
     volume(places, in_image=IN_IMAGE_VARIABLE in os.environ)
+    source_hash = hashlib.sha256(loaded.source.encode()).hexdigest()
+    log.info("boot: source=%s sha256=%s overrides=%d", path, source_hash[:12], len(overrides))
     wishes = {"redo": arguments.redo, "go_on": arguments.go_on, "fresh": arguments.fresh}
     return Boot(experiment, places, node, interrupts, until=arguments.until, **wishes).go()
 
