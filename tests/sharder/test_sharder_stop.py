@@ -33,6 +33,6 @@ def test_a_stop_request_is_heard_even_when_a_library_swallows_it(number: signal.
     with subprocess.Popen(words, cwd=REPOSITORY, **pipes) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=90)
     assert process.returncode == 75
     assert err == f"test: interrupted: {number.name}\n"
