@@ -153,16 +153,21 @@ def apptainer() -> str:
     if os.geteuid() != 0:
         raise AbsentError("apptainer: runs in a root of its own here, which only root can enter")
     need("mmdebstrap")
-    root, program = FOLDER / "sid", FOLDER / "apptainer"
-    if not program.exists():
-        shutil.rmtree(root, ignore_errors=True)
+    root = FOLDER / "sid"
+    if not root.exists():
+        unfinished = FOLDER / "sid.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         stale = ['--aptopt=Acquire::Check-Valid-Until "false"', "--variant=minbase", f"--include={SID_PACKAGES}"]
-        run("mmdebstrap", "--quiet", *stale, "sid", str(root), mirror())
-        (root / "etc/localtime").unlink(missing_ok=True)
-        (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
-        words = shlex.join(["unshare", "--mount", str(ENTER), str(root), "/usr/bin/apptainer"])
-        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-        program.chmod(0o755)
+        run("mmdebstrap", "--quiet", *stale, "sid", str(unfinished), mirror())
+        (unfinished / "etc/localtime").unlink(missing_ok=True)
+        (unfinished / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
+        unfinished.rename(root)
+    # The root outlives this checkout and serves the next one, which has a path of its own.
+    program = ROOT / "build" / "apptainer"
+    program.parent.mkdir(exist_ok=True)
+    words = shlex.join(["unshare", "--mount", str(ENTER), str(root), "/usr/bin/apptainer"])
+    program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    program.chmod(0o755)
     return str(program)
 
 

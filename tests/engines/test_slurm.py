@@ -233,7 +233,7 @@ def apptainer_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the site's nodes find Apptainer, which lives in a root of its own here; what it starts there must not."""
     program = tmp_path / "bin/apptainer"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec {machine.FOLDER}/apptainer "$@"\n')
+    program.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec {machine.apptainer()} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
