@@ -5,6 +5,7 @@ tokenizer. `--table` says how they are doing.
 """
 
 import itertools
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from infra.engine import Engine
 from infra.job import Job, build_job, movable_image
 from infra.launches import launch_folder, record
 from infra.parsers import word_parser
+from infra.rooms import room_command
 from infra.runs import find_run, status
 from infra.secret_values import secret_values
 from infra.slurm.here import with_site
@@ -63,7 +65,20 @@ def sweep(argv: Sequence[str]) -> int:
             arguments.target, [load_experiment(path, point.words, sites=SITES) for point in points], arguments.at_once
         )
     print("\n".join(table(points, root_from())))  # noqa: T201 - the answer
-    return Exit.OK
+    return _write_page(sweep_name(base.experiment.name), points, root_from()) if arguments.table else Exit.OK
+
+
+def sweep_name(experiment: str) -> str:
+    """Return the name under which a sweep is launched, stopped and reported."""
+    return f"{experiment}-sweep"
+
+
+def _write_page(name: str, points: Sequence[Point], root: Path) -> int:
+    """Draw the points' curves on one page, in the folder of the sweep's launch."""
+    folder = launch_folder(root, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [word for point in points for word in (str(root / "runs" / point.name), " ".join(point.values))]
+    return subprocess.run(room_command("report.sweep", str(folder), name, *words), check=False).returncode
 
 
 def _is_axis(word: str) -> bool:
@@ -116,7 +131,7 @@ def sweep_slurm(jobs: Sequence[Job], root: Path, engine: Engine, at_once: int) -
         folder = launch_folder(root, job.name)
         write_rendered(TARGETS["slurm"].render(job), folder)
         make_ready(job, folder, engine)
-    name = f"{points[0].name.removesuffix('-1')}-sweep"
+    name = sweep_name(points[0].name.removesuffix("-1"))
     script = launch_folder(root, name) / train_script(name)
     write_text(script, sweep_text(points[0], name, len(points), min(at_once, len(points))))
     ids = queue(script, prepare(points[0], launch_folder(root, points[0].name), engine), engine)

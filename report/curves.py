@@ -19,7 +19,7 @@ MAX_EVALUATIONS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """One figure to draw, and the words around it."""
 
     name: str
@@ -37,7 +37,7 @@ def curves(facts: Facts) -> Section:
     """Return every curve that has points, and the table of evaluations."""
     if not facts.metrics.train and not facts.metrics.evaluations:
         return Section("Curves", (Paragraph("No figures have been recorded, so there is nothing to draw."),))
-    drawn = [_curve(wanted) for wanted in _wanted(facts) if any(points.steps for _, _, points in wanted.lines)]
+    drawn = [curve(wanted) for wanted in _wanted(facts) if any(points.steps for _, _, points in wanted.lines)]
     blocks: list[Block] = [*drawn]
     if facts.metrics.evaluations:
         blocks.append(_evaluations(facts.metrics.evaluations))
@@ -56,7 +56,7 @@ def beta_words(beta: float) -> str:
     return f"β\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{beta:g}"
 
 
-def _wanted(facts: Facts) -> tuple[_Wanted, ...]:
+def _wanted(facts: Facts) -> tuple[Wanted, ...]:
     train, evaluations = facts.metrics.train, facts.metrics.evaluations
     speed = series(train, lambda row: row.tokens_per_second)
     middle = median(speed.values) if speed.values else None
@@ -68,16 +68,16 @@ def _wanted(facts: Facts) -> tuple[_Wanted, ...]:
     norm_caption = "Norm of the whole gradient before clipping."
     return (
         _loss(facts),
-        _Wanted(
+        Wanted(
             "bits", "Bits per byte", "Validation; independent of the tokenizer.", bits_line, _four, plain_tick, "log"
         ),
-        _Wanted("speed", "Tokens per second", speed_caption, _smooth(speed), compact, compact, "zero"),
-        _Wanted("lr", "Learning rate", lr_caption, _one("plain", lr), scientific, rate_tick, "zero"),
-        _Wanted("norm", "Gradient norm", norm_caption, _smooth(norm), _four, plain_tick, "log"),
+        Wanted("speed", "Tokens per second", speed_caption, _smooth(speed), compact, compact, "zero"),
+        Wanted("lr", "Learning rate", lr_caption, _one("plain", lr), scientific, rate_tick, "zero"),
+        Wanted("norm", "Gradient norm", norm_caption, _smooth(norm), _four, plain_tick, "log"),
     )
 
 
-def _loss(facts: Facts) -> _Wanted:
+def _loss(facts: Facts) -> Wanted:
     raw = series(facts.metrics.train, lambda row: row.loss)
     loss = series(facts.metrics.evaluations, lambda row: row.eval_loss)
     average, beta = smoothed(raw)
@@ -87,7 +87,7 @@ def _loss(facts: Facts) -> _Wanted:
         ("smooth", f"moving average (debiased, {beta_words(beta)})", average),
     )
     caption = "Mean cross-entropy of a target, in nats."
-    return _Wanted("loss", "Loss", caption, lines, _four, plain_tick, "log", wide=True)
+    return Wanted("loss", "Loss", caption, lines, _four, plain_tick, "log", wide=True)
 
 
 def _one(style: str, points: Series) -> tuple[tuple[str, str, Series], ...]:
@@ -99,7 +99,8 @@ def _smooth(points: Series) -> tuple[tuple[str, str, Series], ...]:
     return (("raw", "each step", points), ("smooth", f"moving average ({beta_words(beta)})", average))
 
 
-def _curve(wanted: _Wanted) -> Curve:
+def curve(wanted: Wanted) -> Curve:
+    """Draw one figure, and say in words where its last line goes."""
     lines = [(style, label, points) for style, label, points in wanted.lines if points.steps]
     last = lines[-1][2]
     from_to = f"from {wanted.write(last.values[0])} at step {grouped(last.steps[0])}"

@@ -132,3 +132,5 @@ class Document:
     """One sentence."""
     highlights: tuple[Highlight, ...]
     sections: tuple[Section, ...]
+    kind: str = "Training run"
+    """What the title is the name of."""

@@ -51,6 +51,7 @@ STYLES = {
     "smooth": Style(FIRST, 1.8),
     "plain": Style(FIRST, 1.4),
     "evaluation": Style(SECOND, 1.4, dots=True),
+    "other": Style(MUTED, 1.0, opacity=0.5),
 }
 
 

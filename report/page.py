@@ -47,7 +47,7 @@ def text(value: str) -> str:
 
 def _header(document: Document) -> Iterator[str]:
     yield "<header>"
-    yield f'<p class="eyebrow">Training run</p><h1>{text(document.title)}</h1>'
+    yield f'<p class="eyebrow">{text(document.kind)}</p><h1>{text(document.title)}</h1>'
     badge = f'<span class="badge {document.tone}">{text(document.status)}</span>'
     yield f'<p class="verdict">{badge} {text(document.verdict)}</p>'
     yield '<dl class="highlights">'

@@ -78,6 +78,7 @@ figcaption { color: var(--muted); font-size: 0.875rem; }
 .keys i { border-top: 2px solid var(--first); vertical-align: middle; }
 .keys .raw { opacity: 0.4; }
 .keys .evaluation { border-color: var(--second); }
+.keys .other { border-color: var(--muted); opacity: 0.5; }
 .sample { margin: 1rem 0; }
 .sample pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .sample figcaption { margin-top: 0.3rem; }

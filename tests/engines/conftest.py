@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from machine import Sif
 import machine
 
 
@@ -28,6 +29,21 @@ def trainer_cpu(engines: None) -> str:
     """Return the image with torch for CPUs."""
     del engines
     return built("trainer-cpu")
+
+
+@pytest.fixture(scope="session")
+def sif(trainer_cpu: str) -> Iterator[Sif]:
+    """Convert the image by the documented command."""
+    del trainer_cpu
+    try:
+        program = machine.apptainer()
+    except machine.AbsentError as error:
+        machine.missing(str(error))
+    environ = {**machine.environment(), "APPTAINER": program}
+    machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
+    path = machine.ROOT / "build" / "trainwright-trainer-cpu.sif"
+    yield Sif(path, program)
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

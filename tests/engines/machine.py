@@ -6,6 +6,7 @@ packages; the Dockerfile is the real one. `python tests/engines/machine.py clean
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import re
@@ -37,6 +38,14 @@ ENTER = Path(__file__).with_name("enter.sh")
 
 class AbsentError(Exception):
     """This machine lacks an engine, and it cannot be installed from here."""
+
+
+@dataclass(frozen=True)
+class Sif:
+    """The image as a file, its hash beside it, and the program that runs it."""
+
+    path: Path
+    apptainer: str
 
 
 def missing(reason: str) -> NoReturn:
@@ -95,7 +104,10 @@ def make_base() -> None:
     """Make the base image from Debian's packages."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     archive = FOLDER / "base.tar"
-    run("mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", "bookworm", str(archive), mirror())
+    # Debian's own slim images leave out the same files, and have dpkg leave them out ever after.
+    slim = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")]
+    wanted = ["--variant=minbase", "--include=ca-certificates", *slim]
+    run("mmdebstrap", "--quiet", *wanted, "bookworm", str(archive), mirror())
     run(*PODMAN, "import", "--quiet", str(archive), BASE)
     archive.unlink()
 

@@ -1,7 +1,5 @@
 """The image as an Apptainer file: converted without root, run with nothing of the host but what is bound."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 import hashlib
 import json
 import os
@@ -14,7 +12,7 @@ import time
 import pytest
 
 from infra.apptainer import Container
-import machine
+from machine import Sif
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,29 +21,6 @@ SMALL = ("model.dim=48", "model.num_layers=1", "model.num_heads=3", "model.num_k
 WORDS = ("boot", "demo", *SMALL, *SHORT, "checkpoint.dump.keep=9")
 FLAGS = ("--no-privs",)
 """This machine's root lacks a capability that Apptainer wants; a site's users need no such flag."""
-
-
-@dataclass(frozen=True)
-class Sif:
-    """A SIF and the program that runs it."""
-
-    path: Path
-    apptainer: str
-
-
-@pytest.fixture(scope="module")
-def sif(trainer_cpu: str) -> Iterator[Sif]:
-    """Convert the image by the documented command."""
-    del trainer_cpu
-    try:
-        program = machine.apptainer()
-    except machine.AbsentError as error:
-        machine.missing(str(error))
-    environ = {**machine.environment(), "APPTAINER": program}
-    machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
-    path = machine.ROOT / "build" / "trainwright-trainer-cpu.sif"
-    yield Sif(path, program)
-    path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from machine import AbsentError
+from machine import AbsentError, Sif
 import machine
 from slurm_site import NODES, Site, site
 from tiny_boot import STEPS, TINY, attempts, end, last_step, losses, make_place, rank_pid, read
@@ -198,6 +198,20 @@ def test_an_array_ends_where_the_run_ends(project: Project, up: Site) -> None:
     assert log.count("boot ended with") == 2
 
 
+def test_a_sweep_is_one_array_and_one_page(project: Project, up: Site) -> None:
+    words = ("sweep", "tiny", "--target", "slurm", "targets.slurm.site=test", f"data.path={project.root}/corpus")
+    grid = (*words, "train.steps=16", "optimizer.lr=1e-3,2e-3")
+    done = project.trainwright(*grid)
+    assert done.returncode == 0, done.stderr
+    assert len(up.queue()) == 3  # the preparation, and a task for each point
+    project.until_over()
+    told = project.trainwright(*grid, "--table")
+    states = [line.split()[2:] for line in told.stdout.splitlines()[1:3]]
+    assert [(step, state) for step, _, state in states] == [("16/16", "complete")] * 2, told.stdout + told.stderr
+    page = (project.root / "launch/tiny-sweep/report.html").read_text()
+    assert "other points" in page
+
+
 def test_what_is_missing_is_said_before_a_queue_is_waited_in_and_again_by_the_job(project: Project, up: Site) -> None:
     shutil.move(project.root / "corpus", project.root / "elsewhere")
     words = ("targets.slurm.site=test", f"data.path={project.root}/corpus", "targets.slurm.internet=false")
@@ -213,37 +227,22 @@ def test_what_is_missing_is_said_before_a_queue_is_waited_in_and_again_by_the_jo
     assert f"{project.root}/corpus: is not there; run `trainwright fetch tiny`" in project.log()
 
 
-@pytest.fixture(scope="session")
-def sif(trainer_cpu: str) -> Iterator[Path]:
-    """Return the image as a SIF, with its hash beside it, by the documented command."""
-    del trainer_cpu
-    try:
-        program = machine.apptainer()
-    except AbsentError as error:
-        machine.missing(str(error))
-    environ = {**machine.environment(), "APPTAINER": program}
-    machine.run("make", "--no-print-directory", "sif", "TARGET=trainer-cpu", environ=environ)
-    path = ROOT / "build/trainwright-trainer-cpu.sif"
-    yield path
-    path.unlink(missing_ok=True)
-
-
 @pytest.fixture
-def apptainer_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def apptainer_on_path(sif: Sif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the site's nodes find Apptainer, which lives in a root of its own here; what it starts there must not."""
     program = tmp_path / "bin/apptainer"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec {machine.apptainer()} "$@"\n')
+    program.write_text(f'#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin exec {sif.apptainer} "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
 def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
-    project: Project, up: Site, sif: Path, apptainer_on_path: None
+    project: Project, up: Site, sif: Sif, apptainer_on_path: None
 ) -> None:
     del apptainer_on_path
     # What this machine's root lacks, a site's users do not need.
-    image = ("container=apptainer", f"sif={sif}", "container_flags=--no-privs", "internet=false", "prepare=off")
+    image = ("container=apptainer", f"sif={sif.path}", "container_flags=--no-privs", "internet=false", "prepare=off")
     project.launch(*TWO_NODES, *(f"targets.slurm.{word}" for word in image))
     project.until_step(20)
     job = up.running()
@@ -256,11 +255,9 @@ def test_the_image_trains_on_two_nodes_through_apptainer_and_hears_slurm(
     assert (project.run.path / "report.html").exists()
 
 
-def test_the_image_trains_where_there_is_no_network_at_all(
-    project: Project, sif: Path, apptainer_on_path: None
-) -> None:
+def test_the_image_trains_where_there_is_no_network_at_all(project: Project, sif: Sif, apptainer_on_path: None) -> None:
     del apptainer_on_path
-    image = ("container=apptainer", f"sif={sif}", "internet=false", "prepare=off")
+    image = ("container=apptainer", f"sif={sif.path}", "internet=false", "prepare=off")
     flags = "targets.slurm.container_flags=--no-privs --net --network=none"
     project.launch(flags, *(f"targets.slurm.{word}" for word in image))
     project.until_over()
