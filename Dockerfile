@@ -40,7 +40,9 @@ FROM system AS system-with-compiler
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends g++ libpython3.11-dev \
-    && find /usr/lib '(' -name lto1 -o -name 'libpython*.a' -o -name 'lib[alt]san*' -o -name 'libubsan*' ')' -delete \
+    && find /usr/lib '(' -name lto1 -o -name 'lib[alt]san*' -o -name 'libubsan*' ')' -delete \
+    && find /usr/lib '(' -name 'libpython*.a' -o -name 'libstdc++.a' -o -name libc.a ')' -delete \
+    && rm /usr/bin/*lto-dump* \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 
 # --- the parts, each built on its own and copied as one layer -------------------------------------------------------
