@@ -5,7 +5,8 @@ a root of a newer Debian with Apptainer. Nothing can be pulled on some machines,
 packages; the Dockerfile is the real one. `python tests/engines/machine.py clean` gives the space back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 import os
 from pathlib import Path
@@ -32,7 +33,7 @@ PROGRAMS = {
     "munged": ("munge",),
 }
 """Program -> the Debian packages that it needs."""
-SID_PACKAGES = "apptainer,ca-certificates,squashfuse"
+SID_PACKAGES = "apptainer,ca-certificates,docker-cli,docker-compose,squashfuse"
 ENTER = Path(__file__).with_name("enter.sh")
 
 
@@ -164,16 +165,7 @@ def apptainer() -> str:
     """Return a program that behaves as this machine's Apptainer would; it lives in a root of a newer Debian."""
     if os.geteuid() != 0:
         raise AbsentError("apptainer: runs in a root of its own here, which only root can enter")
-    need("mmdebstrap")
-    root = FOLDER / "sid"
-    if not root.exists():
-        unfinished = FOLDER / "sid.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        stale = ['--aptopt=Acquire::Check-Valid-Until "false"', "--variant=minbase", f"--include={SID_PACKAGES}"]
-        run("mmdebstrap", "--quiet", *stale, "sid", str(unfinished), mirror())
-        (unfinished / "etc/localtime").unlink(missing_ok=True)
-        (unfinished / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
-        unfinished.rename(root)
+    root = sid()
     # The root outlives this checkout and serves the next one, which has a path of its own.
     program = ROOT / "build" / "apptainer"
     program.parent.mkdir(exist_ok=True)
@@ -181,6 +173,45 @@ def apptainer() -> str:
     program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     program.chmod(0o755)
     return str(program)
+
+
+def sid() -> Path:
+    """Return the root of a newer Debian, made on first use: Apptainer and docker's programs are not in this one."""
+    need("mmdebstrap")
+    root, unfinished = FOLDER / "sid", FOLDER / "sid.unfinished"
+    if (root / "usr/bin/docker").exists():
+        return root
+    for folder in (root, unfinished):
+        shutil.rmtree(folder, ignore_errors=True)
+    stale = ['--aptopt=Acquire::Check-Valid-Until "false"', "--variant=minbase", f"--include={SID_PACKAGES}"]
+    run("mmdebstrap", "--quiet", *stale, "sid", str(unfinished), mirror())
+    (unfinished / "etc/localtime").unlink(missing_ok=True)
+    (unfinished / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
+    return unfinished.rename(root)
+
+
+@contextmanager
+def docker(folder: Path) -> Iterator[dict[str, str]]:
+    """Yield an environment in which `docker` and its `compose` are the real ones; podman runs what they ask for."""
+    programs = sid() / "usr"
+    (folder / "bin").mkdir()
+    (folder / "bin/docker").symlink_to(programs / "bin/docker")
+    plugin = next(programs.glob("**/cli-plugins/docker-compose"), programs / "bin/docker-compose")
+    (folder / "cli-plugins").mkdir()
+    (folder / "cli-plugins/docker-compose").symlink_to(plugin)
+    # Limits may not be raised above our own on some machines.
+    limits = folder / "containers.conf"
+    limits.write_text('[containers]\ndefault_ulimits=["nofile=1024:1024", "nproc=1024:1024"]\n')
+    address = f"unix://{folder}/docker.socket"
+    words = [*PODMAN, "system", "service", "--time=0", address]
+    with (folder / "service.log").open("wb") as log:
+        service = subprocess.Popen(words, env={**os.environ, "CONTAINERS_CONF": str(limits)}, stdout=log, stderr=log)
+    try:
+        path = f"{folder}/bin:{os.environ['PATH']}"
+        yield {**os.environ, "PATH": path, "DOCKER_HOST": address, "DOCKER_CONFIG": str(folder)}
+    finally:
+        service.terminate()
+        service.wait(30)
 
 
 def mirror() -> str:
