@@ -35,7 +35,7 @@ COMMANDS = {
     "unit": ["make", "test", "TESTS=--ignore=tests/engines -m 'not faults'"],
     "faults": ["make", "test", "TESTS=--ignore=tests/engines -m faults"],
     "demo": ["make", "demo"],
-    "image": ["make", "test", "TESTS=tests/engines/test_image.py"],
+    "image": ["make", "test", "TESTS=tests/engines/test_image.py tests/engines/test_compose_file.py"],
     # Together, so that the SIF is made once.
     "sif and slurm": ["make", "test", "TESTS=tests/engines/test_sif.py tests/engines/test_slurm.py"],
     "kills": ["make", "kills"],
