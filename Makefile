@@ -13,7 +13,7 @@ INSTALLING := $(VENV)/.installing
 SHELL_SCRIPTS = $(shell git ls-files --cached --others --exclude-standard -- .ci/run '*.sh')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast kills check format clean image push sif lock
+.PHONY: help install demo test test-fast kills check format clean image push sif lock judges
 
 help:  ## list these targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,13 +51,17 @@ $(JUDGES): $(STAMP)
 	$(JUDGING)/bin/python -m pip install --disable-pip-version-check --progress-bar off -r docker/judges.txt
 	@touch $@
 
-check: $(STAMP) $(JUDGES)  ## lint, formatting, types, shell scripts, the Dockerfile, and the built wheel
+judges: $(JUDGES)
+
+check: $(STAMP) $(JUDGES)  ## lint, formatting, types, shell scripts, the Dockerfile, the rendered examples, and the built wheel
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(if $(strip $(SHELL_SCRIPTS)),$(VENV)/bin/shellcheck $(SHELL_SCRIPTS))
 	$(JUDGING)/bin/hadolint Dockerfile
 	$(JUDGING)/bin/python -m checkov.main --skip-download --quiet --compact --framework dockerfile --file Dockerfile
+	$(PY) -m infra render pretrain-1b --target kubernetes -o k8s/pretrain-1b --check
+	$(PY) -m infra render runpod-1b --target runpod -o infra --check
 	$(PY) .ci/wheel.py
 
 # The image: these four need no .venv but the last. docs/image.md says more.
@@ -81,8 +85,8 @@ format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(PY) -m ruff format .
 
 # One measurement each: bench/NAME.py prints one JSON object as its last line; bench/results/ keeps what was committed.
-prove-%: $(STAMP)  ## run the measurement bench/NAME.py, such as prove-imports
-	$(PY) bench/$*.py
+prove-%: $(STAMP)  ## run the measurement bench/NAME.py, such as prove-imports; ARGS goes to it
+	$(PY) bench/$*.py $(ARGS)
 
 clean:  ## remove what can be made again; runs and data in workspace/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,7 +38,10 @@ COMMANDS = {
     "image": ["make", "test", "TESTS=tests/engines/test_image.py tests/engines/test_compose_file.py"],
     # Together, so that the SIF is made once.
     "sif and slurm": ["make", "test", "TESTS=tests/engines/test_sif.py tests/engines/test_slurm.py"],
+    "kubernetes": ["make", "test", "TESTS=tests/engines/test_kubernetes.py"],
+    "runpod": ["make", "test", "TESTS=tests/engines/test_s3.py tests/engines/test_runpod.py"],
     "kills": ["make", "kills"],
+    "data": ["make", "prove-data", "ARGS=--kills 10 --seed $$(git rev-parse HEAD)"],
 }
 """The blocks that exist so far, in the order they run; the budgets of the others are already agreed."""
 

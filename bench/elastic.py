@@ -140,7 +140,7 @@ def prepare(root: Path) -> Ground:
     (tokens,) = (root / "datasets/train/elastic").glob("tokens-????????")
     corpus = TokenCorpus(tokens)
     num_samples = -(-(corpus.manifest.num_tokens - 1) // SEQ_LEN_TOKENS)
-    inputs, targets = corpus.windows(np.arange(num_samples), SEQ_LEN_TOKENS)
+    inputs, targets = corpus.pairs(np.arange(num_samples), SEQ_LEN_TOKENS)
     rows = [left.tobytes() + right.tobytes() for left, right in zip(inputs, targets, strict=True)]
     sample_of = {hashlib.sha256(row).hexdigest(): sample for sample, row in enumerate(rows)}
     assert len(sample_of) == num_samples, "two samples are alike; nothing could be told from their tokens"

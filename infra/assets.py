@@ -21,6 +21,7 @@ from trainwright.spec.load import Loaded, find_experiment, load_experiment, spli
 from trainwright.spec.paths import ROOT_VARIABLE, Places, root_from
 from trainwright.spec.sites import SITES
 from trainwright.store.assets import Asset, assets_of
+from trainwright.store.weights import PREFIX, download_weights
 
 CACHES = ("tiktoken_cache",)
 """Folders of a home that other projects fill with the same files under the same names."""
@@ -37,6 +38,9 @@ def fetch(argv: Sequence[str]) -> int:
     for asset in missing:
         _take_over(asset)
     wanted = [asset for asset in missing if asset.url is not None and asset.problem() is not None]
+    given = loaded.experiment.train.init_from
+    if given is not None and given.startswith(PREFIX) and any(asset.name == "train.init_from" for asset in missing):
+        download_weights(given, places.assets)
     said = download_all([Download(asset.url, asset.path, asset.entry) for asset in wanted if asset.url and asset.entry])
     job = build_job(loaded)
     if target == "slurm":

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra import assets, words
+from infra.copies import copy
 from infra.parsers import word_parser
 from infra.rooms import become
+from infra.runpod.words import runpod
 from infra.runs import find_run
 from infra.slurm.here import with_site
 from infra.sweep import sweep
@@ -69,13 +71,15 @@ def show(argv: Sequence[str]) -> int:
     parser = word_parser("show", "Print the resolved experiment, where each value came from, and what follows from it.")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     arguments, loaded = _with_experiment(parser, argv)
-    derived, tree = Derived(loaded.experiment).facts(), plain(loaded.experiment)
+    follows, tree = Derived(loaded.experiment), plain(loaded.experiment)
+    derived = follows.facts()
     if arguments.json:
         origins = {path: loaded.origin(path) for path, _ in flat(tree)}
         document = {"hash": experiment_hash(loaded.experiment), "experiment": tree, "derived": derived}
-        print(json.dumps({**document, "origins": origins}, indent=1))
+        print(json.dumps({**document, "model": follows.dimension_lines(), "origins": origins}, indent=1))
         return Exit.OK
     print(_show_page(loaded, dict(flat(tree)), derived))
+    print("\n".join(["", "Model:", *follows.dimension_lines()]))
     return Exit.OK
 
 
@@ -110,25 +114,56 @@ def schema(argv: Sequence[str]) -> int:
 
 def init(argv: Sequence[str]) -> int:
     """Write a valid, commented experiment file."""
-    from infra.init import commented_experiment, renamed
+    from infra.init import commented_experiment, for_checkpoint, renamed
     from trainwright.spec.load import validate
     from trainwright.store.files import write_text
 
     parser = word_parser("init", "Write a valid, commented experiment file into ./experiments.")
     parser.add_argument("name", help="the new experiment's name")
     parser.add_argument("--like", metavar="EXP", help="start from this experiment instead of the defaults")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="go on training this Hugging Face checkpoint")
     arguments = parser.parse_args(argv)
     validate({"name": arguments.name, "train": {"steps": "1", "global_batch_sequences": "8"}}, "init")
     path = Path("experiments") / f"{arguments.name}.yaml"
     if path.exists():
         raise UserError(f"{path}: exists already; choose another name, or delete it")
-    if arguments.like:
+    if arguments.checkpoint:
+        text = for_checkpoint(arguments.name, arguments.checkpoint)
+    elif arguments.like:
         text = renamed(find_experiment(arguments.like), arguments.name)
     else:
         text = commented_experiment(arguments.name)
     write_text(path, text)
     print(f"{path}: written; try `trainwright show {arguments.name}`")
     return Exit.OK
+
+
+def plan(argv: Sequence[str]) -> int:
+    """Print what a run comes to: derived numbers with their formulas, memory, disk, hours, dollars."""
+    from infra.plan import chosen_gpu, plan_json, plan_page
+    from infra.targets import TARGETS
+    from trainwright.spec.derived import Derived
+
+    parser = word_parser("plan", "Print each derived number with its formula, memory per GPU, disk, hours and dollars.")
+    parser.add_argument("--target", choices=sorted(TARGETS), help="plan for the GPU that this target gives")
+    parser.add_argument("--gpu", metavar="NAME", help="plan for this GPU, such as H100 or A100-40GB")
+    parser.add_argument("--mfu", type=_share, default=0.4, help="share of its peak that training reaches (0.4)")
+    parser.add_argument("--dollars", type=float, metavar="PRICE", help="price of one GPU for an hour")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    arguments, loaded = _with_experiment(parser, argv)
+    derived = Derived(loaded.experiment)
+    gpu = chosen_gpu(loaded.experiment, arguments.gpu, arguments.target)
+    show_as = plan_json if arguments.json else plan_page
+    print(show_as(derived, gpu, arguments.mfu, arguments.dollars))
+    return Exit.OK
+
+
+def _share(text: str) -> float:
+    """Read a share above 0 and at most 1."""
+    share = float(text)
+    if not 0 < share <= 1:
+        raise ValueError(text)
+    return share
 
 
 def render(argv: Sequence[str]) -> int:
@@ -167,16 +202,20 @@ def launch(argv: Sequence[str]) -> int:
     """Send what render shows."""
     from infra.engine import Engine
     from infra.job import build_job
-    from infra.secret_values import secret_values
+    from infra.plan import refuse_what_does_not_fit
+    from infra.secret_values import values_for
     from infra.submit import submit
     from infra.targets import TARGETS
 
     parser = word_parser("launch", "Send exactly what render shows, and start it.")
     parser.add_argument("--target", required=True, choices=sorted(TARGETS))
+    parser.add_argument("--force", action="store_true", help="send it even if it does not fit the GPU's memory")
     _add_job_flags(parser)
     arguments, loaded = _with_experiment(parser, argv)
+    if not arguments.force:
+        refuse_what_does_not_fit(loaded.experiment, arguments.target)
     job, root = build_job(loaded, _boot_flags(arguments)), root_from()
-    engine = Engine({ROOT_VARIABLE: str(root), **secret_values(job.secrets)})
+    engine = Engine({ROOT_VARIABLE: str(root), **values_for(arguments.target, job.secrets)})
     sent = submit(arguments.target, job, root, engine)
     print(
         f"{sent.name}: launched on target {sent.target} ({sent.id}); follow it with `trainwright logs {sent.name} -f`"
@@ -200,13 +239,13 @@ def _room(room: str, *first: str) -> Callable[[Sequence[str]], int]:
 
 
 def _room_with_run(room: str, file: Callable[[RunFolder], Path]) -> Callable[[Sequence[str]], int]:
-    """Pass a word on with a run's name turned into the file or folder that the room reads."""
+    """Pass a word on with a run's name, its first word, turned into the file or folder that the room reads."""
 
     def run(argv: Sequence[str]) -> int:
-        words = [
-            str(file(find_run(word, root_from()))) if not word.startswith("-") and not Path(word).is_file() else word
-            for word in argv
-        ]
+        words = list(argv)
+        at = next((index for index, word in enumerate(words) if not word.startswith("-")), None)
+        if at is not None and not Path(words[at]).is_file():
+            words[at] = str(file(find_run(words[at], root_from())))
         become(room, words)
         raise AssertionError
 
@@ -240,15 +279,18 @@ WORDS = {
     "init": Word("a valid, commented experiment file", init),
     "show": Word("the resolved experiment, the origin of each value, and the derived numbers", show),
     "schema": Word("JSON Schema of experiment files, for editors", schema),
+    "plan": Word("derived numbers with their formulas, memory per GPU, disk, hours, dollars", plan),
     "render": Word("the exact files that launch would send", render),
     "launch": Word("send what render shows, and start it", launch),
     "fetch": Word("download all that an experiment needs, for nodes without internet", assets.fetch),
     "check": Word("what of that is here, verified, without a network", assets.check),
+    "copy": Word("a verified copy between a folder, s3:// and a volume at RunPod", copy),
     "sweep": Word("a grid of runs, each with a folder of its own", sweep),
     "ps": Word("the runs here, and what was launched from here", words.ps),
     "logs": Word("what a launched run says; -f follows it", words.logs),
     "stop": Word("end a run: save, finish, and stay ended", words.stop),
     "delete": Word("remove a run's job; with a flag what it has written", words.delete),
+    "runpod": Word("pods, clusters and volumes at RunPod", runpod),
     "doctor": Word("the health of this machine and its run", _room("infra.boot.doctor")),
     "drill": Word("rehearse how a target ends runs, on a short run of an experiment", drill),
     "boot": Word("the staged boot: prepare, shard, tokenizer, train, report", _room("infra.boot")),
@@ -256,6 +298,7 @@ WORDS = {
     "tokenizer": Word("find or train the tokenizer", _room("sharder", "tokenizer")),
     "encode": Word("token shards from text shards", _room("sharder", "encode")),
     "train": Word("one rank of training, by hand", _room_with_run("trainer", lambda run: run.training_yaml)),
+    "export": Word("a run's weights as a Hugging Face folder", _room_with_run("trainer.export", lambda run: run.path)),
     "report": Word("report.md and report.html of a run", _room_with_run("report", lambda run: run.path)),
 }
 """Every word, in the order of the help page."""

@@ -16,6 +16,7 @@ from trainwright.spec.experiment import Experiment
 from trainwright.spec.load import validate
 from trainwright.spec.paths import Places
 from trainwright.spec.resolved import plain
+from trainwright.store.weights import PREFIX
 
 Whom = Literal["boot", "group", "rank", "all"]
 
@@ -119,6 +120,8 @@ def _weights(experiment: Experiment, places: Places) -> str | None:
     given = experiment.train.init_from
     if given is None:
         return None
+    if given.startswith(PREFIX):
+        return given
     return str(Path(given).absolute() if Path(given).is_dir() else places.run.path.parent / given)
 
 

@@ -9,7 +9,10 @@ from pydantic import BaseModel
 
 from trainwright.spec.exits import UserError
 from trainwright.spec.experiment import Experiment
+from trainwright.spec.layouts import read_config, settings_of
 from trainwright.spec.load import load_experiment, read_source
+from trainwright.store.files import read_json
+from trainwright.store.weights import CONFIG, MAX_CONFIG_BYTES
 
 ACTIVE = {"name", "data", "data.source", "data.source.kind", "train", "train.global_batch_sequences", "train.steps"}
 """Written out; every other field stands as a comment with its default."""
@@ -52,6 +55,33 @@ def _field_lines(owner: type[BaseModel], holder: BaseModel, field: str, prefix: 
 
 def _scalar(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+
+
+def for_checkpoint(name: str, folder: Path) -> str:
+    """Return an experiment that goes on training a Hugging Face checkpoint on text of one's own."""
+    folder = folder.absolute()
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: holds no {CONFIG}; give the folder of a Hugging Face checkpoint")
+    stored = read_config(read_json(folder / CONFIG, MAX_CONFIG_BYTES), str(folder / CONFIG))
+    tree = {
+        "name": name,
+        "data": {"path": "TEXT", "source": {"kind": "jsonl"}},
+        "tokenizer": {"kind": "bpe", "path": str(folder / "tokenizer.json"), "vocab_size": stored.rows},
+        "model": settings_of(stored),
+        "train": {
+            "init_from": str(folder),
+            "seq_len_tokens": min(stored.context_tokens, 2048),
+            "micro_batch": 1,
+            "global_batch_sequences": 32,
+            "steps": 1000,
+        },
+        "optimizer": {"lr": 1e-5, "weight_decay": 0.0},
+    }
+    head = (
+        f"# Goes on training the checkpoint in {folder}.\n"
+        "# Put the folder of your text where TEXT stands; the model section and the tokenizer are the checkpoint's.\n"
+    )
+    return head + yaml.safe_dump(tree, sort_keys=False)
 
 
 def renamed(source: Path, name: str) -> str:

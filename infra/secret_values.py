@@ -8,6 +8,13 @@ from pathlib import Path
 from trainwright.spec.exits import MissingError, UserError
 
 ENV_FILE = Path(".env")
+KEPT_THERE = ("kubernetes", "runpod")
+"""Targets that keep secrets themselves: whoever launches needs no values."""
+
+
+def values_for(target: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the values that a target must be given."""
+    return {} if target in KEPT_THERE else secret_values(names)
 
 
 def secret_values(

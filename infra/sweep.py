@@ -1,7 +1,7 @@
 """The word `sweep`: a grid of runs that differ in a few values, each in a run folder of its own.
 
-On SLURM the points are the tasks of one job array; elsewhere they run one after the other. They share corpus and
-tokenizer. `--table` says how they are doing.
+On SLURM the points are the tasks of one job array, on Kubernetes the indexes of one Job; here they run one after the
+other. They share corpus and tokenizer. `--table` says how they are doing.
 """
 
 import itertools
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from infra.engine import Engine
 from infra.job import Job, build_job, movable_image
+from infra.kubernetes.sweeps import send_sweep
 from infra.launches import launch_folder, record
 from infra.parsers import word_parser
 from infra.rooms import room_command
 from infra.runs import find_run, status
-from infra.secret_values import secret_values
+from infra.secret_values import values_for
 from infra.slurm.here import with_site
 from infra.slurm.jobs import make_ready, prepare, queue
 from infra.slurm.layout import train_script
@@ -48,8 +49,10 @@ def sweep(argv: Sequence[str]) -> int:
     parser = word_parser(
         "sweep", "Launch a grid of runs: every override with commas is an axis, such as optimizer.lr=1e-3,3e-3."
     )
-    parser.add_argument("--target", required=True, choices=("local", "slurm"))
-    parser.add_argument("--at-once", type=int, default=4, metavar="K", help="points that may run at once on SLURM")
+    parser.add_argument("--target", required=True, choices=("local", "slurm", "kubernetes"))
+    parser.add_argument(
+        "--at-once", type=int, default=4, metavar="K", help="points that may run at once, on SLURM and Kubernetes"
+    )
     parser.add_argument("--table", action="store_true", help="only say how the points are doing")
     parser.add_argument("words", nargs="*", metavar="EXP a.b=x,y [c.d=z ...]", help="experiment, then overrides")
     arguments = parser.parse_intermixed_args(argv)
@@ -109,9 +112,12 @@ def grid(base: Loaded, axes: Sequence[str]) -> list[Point]:
 def _launch(target: str, points: Sequence[Loaded], at_once: int) -> None:
     root = root_from()
     jobs = [build_job(point) for point in points]
-    engine = Engine({ROOT_VARIABLE: str(root), **secret_values(jobs[0].secrets)})
+    engine = Engine({ROOT_VARIABLE: str(root), **values_for(target, jobs[0].secrets)})
     if target == "slurm":
         sweep_slurm(jobs, root, engine, at_once)
+        return
+    if target == "kubernetes":
+        send_sweep(jobs, sweep_name(jobs[0].name.removesuffix("-1")), root, engine, at_once)
         return
     for job in jobs:
         folder = launch_folder(root, job.name)

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from infra.engine import Engine
-from infra.launches import find_launch, launch_folder
+from infra.launches import Launch, find_launch, launch_folder
 from infra.parsers import word_parser
 from infra.runs import Status, find_run, launch_of, named_run, size_of, statuses
-from infra.targets import target_of
+from infra.targets import ENDS, target_of
 from trainwright.spec.exits import Exit, UserError
 from trainwright.spec.paths import RunFolder, root_from
 from trainwright.store.files import write_json
@@ -69,6 +69,9 @@ def stop(argv: Sequence[str]) -> int:
     parser.add_argument("run_folder", metavar="RUN", help="a run's name or folder")
     parser.add_argument("--reason", default="stop was asked for", help="kept in the run's ended.json")
     arguments = parser.parse_args(argv)
+    if (launch := _out_of_sight(arguments.run_folder, root_from())) is not None:
+        print(ENDS[launch.target](launch, Engine(), arguments.reason))
+        return Exit.OK
     run = find_run(arguments.run_folder, root_from())
     if run.ended.exists():
         print(f"{run}: is ended already")
@@ -77,6 +80,14 @@ def stop(argv: Sequence[str]) -> int:
     live = is_live(run.lease)
     print(f"{run}: {'saves and ends after its current step' if live else 'is not running; marked as ended'}")
     return Exit.OK
+
+
+def _out_of_sight(name: str, root: Path) -> Launch | None:
+    """Return the launch of a run whose folder is not here and whose target can end it all the same."""
+    if any((folder / "experiment.yaml").is_file() for folder in (Path(name), root / "runs" / name)):
+        return None
+    launch = find_launch(root, name)
+    return launch if launch is not None and launch.target in ENDS else None
 
 
 def delete(argv: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sharder.flags import add_flags, experiment_of
 from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import find_experiment, split_words
@@ -31,27 +32,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     from sharder.progress import facts_line
-    from sharder.stop import obey_signals
+    from sharder.stop import obey_signals, over
 
     arguments = _parser().parse_args(argv)
     obey_signals()
-    print(facts_line(_work(arguments)), flush=True)
+    try:
+        print(facts_line(_work(arguments)), flush=True)
+    finally:
+        over()
     return Exit.OK
 
 
 def _work(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.word == "encode" and (arguments.input or arguments.tokenizer or arguments.output):
         return _encode_by_hand(arguments)
-    from sharder import encode, shard, tokenizer
+    if arguments.word == "shard":
+        return _shard(arguments)
+    if arguments.word == "import":
+        from sharder import tokenfiles
 
-    stages: dict[str, Callable[[Places], dict[str, object]]] = {
-        "shard": shard.run,
-        "tokenizer": tokenizer.run,
-        "encode": encode.run,
-    }
+        return tokenfiles.run(Path(arguments.input), arguments.tokenizer, Path(arguments.output), root_from())
+    from sharder import encode, tokenizer
+
+    stages: dict[str, Callable[[Places], dict[str, object]]] = {"tokenizer": tokenizer.run, "encode": encode.run}
     name, overrides = split_words(arguments.words)
     experiment = open_experiment(find_experiment(name), overrides)
+    if arguments.word == "tokenizer" and arguments.evaluate:
+        from sharder import compare
+
+        return compare.run(Places(root_from(), experiment))
     return stages[arguments.word](Places(root_from(), experiment))
+
+
+def _shard(arguments: argparse.Namespace) -> dict[str, object]:
+    from sharder import shard
+    from sharder.plan import Part
+
+    part = Part.parse(arguments.part) if arguments.part is not None else Part()
+    return shard.run(Places(root_from(), experiment_of(arguments, arguments.words)), part)
 
 
 def _encode_by_hand(arguments: argparse.Namespace) -> dict[str, object]:
@@ -68,8 +86,9 @@ def _encode_by_hand(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = WordParser(prog="python -m sharder", description="Text in, shards out.")
-    words = parser.add_subparsers(dest="word", required=True, metavar="shard|tokenizer|encode")
+    # @FILE stands for the words in a file, one a line: of an array of pods, each finds its --part in one.
+    parser = WordParser(prog="python -m sharder", description="Text in, shards out.", fromfile_prefix_chars="@")
+    words = parser.add_subparsers(dest="word", required=True, metavar="shard|tokenizer|encode|import")
     pages = {
         "shard": "Write text shards from data.source into datasets/{train,val}/NAME, once; resumes where it stopped.",
         "tokenizer": "Find the tokenizer (given, in the run, shared) or make it, in artifacts/tokenizer/NAME.",
@@ -78,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     for word, page in pages.items():
         sub = words.add_parser(word, help=page, description=page)
         sub.add_argument("words", nargs="*", metavar="EXP a.b=c", help=WORDS_HELP)
+    page = "Bring token files of other projects (train.bin, llm.c, datatrove's .ds) into our layout, with a manifest."
+    foreign = words.add_parser("import", help=page, description=page)
+    foreign.add_argument("--input", required=True, metavar="PATH", help="a token file, or a folder of them")
+    foreign.add_argument("--tokenizer", required=True, metavar="NAME", help="the bundle that made them, as for encode")
+    foreign.add_argument("--output", required=True, metavar="DIR", help="the folder of the token shards")
+    add_flags(words.choices["shard"])
+    words.choices["shard"].usage = "%(prog)s [EXP] [a.b=c ...] [flags]"
+    page = "compare it with GPT-2's and GPT-4's: bytes a token, and whether texts come back"
+    words.choices["tokenizer"].add_argument("--evaluate", action="store_true", help=page)
     hand = words.choices["encode"].add_argument_group("by hand, without an experiment")
     hand.add_argument("--input", metavar="PATH", help="a folder of text shards, or one .jsonl or .txt file")
     hand.add_argument("--tokenizer", metavar="NAME", help="a bundle folder, its name below the root, bytes or gpt2")

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from sharder import stop
-from sharder.pieces import encode_document
+from sharder.encoders import Encoder, choose_encoder
 from sharder.progress import Progress
 from sharder.shard import LEASE, Facts, read_text
 from sharder.workers import num_workers, spread
@@ -20,9 +20,12 @@ from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places, Split, shard_name
 from trainwright.store.files import remove_temporaries, verify_entry
 from trainwright.store.lease import acquire
-from trainwright.store.text_shards import TextManifest, TextShard, read_documents
+from trainwright.store.text_shards import TextManifest, TextShard, read_encoded
 from trainwright.tokens.bundle import Bundle
-from trainwright.tokens.shards import ShardEntry, TokenManifest, Tokens, verify_shards, write_shard
+from trainwright.tokens.shards import ShardEntry, ShardWriter, TokenManifest, verify_shards
+
+BATCH_BYTES = 1 << 18
+"""Text that is encoded at once; larger batches are no faster."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,16 @@ class Task:
     output: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What encodes: the bundle, its folder, and the encoder that was chosen among all or only tiktoken."""
+
+    bundle: Bundle
+    folder: Path
+    encoder: Encoder
+    fast: bool
+
+
 def run(places: Places) -> Facts:
     """Encode both splits of an experiment, unless that is done; return facts about the tokens."""
     if not (places.tokenizer / MANIFEST).exists():
@@ -54,7 +67,8 @@ def run(places: Places) -> Facts:
         split: Target(places.text(split), manifest, places.tokens(split, bundle.hash))
         for split, manifest in read_text(places).items()
     }
-    done, progress = encode(targets, bundle, places.tokenizer, places.experiment.data.workers)
+    data = places.experiment.data
+    done, progress = encode(targets, bundle, places.tokenizer, data.workers, fast=data.encoder == "fastest")
     facts: Facts = {"stage": "encode", "state": "written" if progress else "already"}
     for split in SPLITS:
         facts |= {f"{split}_tokens": done[split].num_tokens, f"{split}_token_shards": len(done[split].shards)}
@@ -67,7 +81,7 @@ def speed_facts(progress: Progress | None) -> Facts:
 
 
 def encode(
-    targets: dict[Split, Target], bundle: Bundle, bundle_folder: Path, asked_workers: int
+    targets: dict[Split, Target], bundle: Bundle, bundle_folder: Path, asked_workers: int, *, fast: bool = True
 ) -> tuple[dict[Split, TokenManifest], Progress | None]:
     """Encode every shard that is missing; return the manifests, and the progress when there was something to do."""
     begun = {split: _begin(target, bundle) for split, target in targets.items()}
@@ -79,7 +93,10 @@ def encode(
     with acquire(lease, f"encoding {lease.parent}", wait=_say):
         # Read again under the lease: another process may have worked while we came to hold it.
         begun = {split: _begin(target, bundle) for split, target in targets.items()}
-        return _encode_missing(targets, begun, bundle, bundle_folder, asked_workers)
+        encoder, why = choose_encoder(bundle, bundle_folder, fast=fast)
+        log.info("stage=encode encoder=%s reason=%s", encoder.name, why)
+        means = Means(bundle, bundle_folder, encoder, fast)
+        return _encode_missing(targets, begun, means, asked_workers)
 
 
 def _begin(target: Target, bundle: Bundle) -> TokenManifest:
@@ -99,11 +116,7 @@ def _begin(target: Target, bundle: Bundle) -> TokenManifest:
 
 
 def _encode_missing(
-    targets: dict[Split, Target],
-    begun: dict[Split, TokenManifest],
-    bundle: Bundle,
-    bundle_folder: Path,
-    asked_workers: int,
+    targets: dict[Split, Target], begun: dict[Split, TokenManifest], means: Means, asked_workers: int
 ) -> tuple[dict[Split, TokenManifest], Progress]:
     todo: list[tuple[Split, Task]] = []
     for split, target in targets.items():
@@ -116,7 +129,7 @@ def _encode_missing(
     processes = min(num_workers(asked_workers, text_bytes), len(todo))
     with (
         Progress("encode", text_bytes) as progress,
-        closing(_entries(todo, bundle, bundle_folder, processes, progress)) as entries,
+        closing(_entries(todo, means, processes, progress)) as entries,
     ):
         for split, task, entry in entries:
             shards = sorted((*begun[split].shards, entry), key=lambda shard: shard.path)
@@ -139,40 +152,57 @@ def _tasks(target: Target, begun: TokenManifest) -> Iterator[Task]:
 
 
 def _entries(
-    todo: list[tuple[Split, Task]], bundle: Bundle, bundle_folder: Path, processes: int, progress: Progress
+    todo: list[tuple[Split, Task]], means: Means, processes: int, progress: Progress
 ) -> Generator[tuple[Split, Task, ShardEntry]]:
     """Yield each task with the shard that it made, as they finish."""
     if processes <= 1:
-        yield from ((split, task, encode_shard(task, bundle)) for split, task in todo)
+        yield from ((split, task, encode_shard(task, means.bundle, means.encoder)) for split, task in todo)
         return
-    function = partial(_encode_in_worker, bundle_folder)
+    function = partial(_encode_in_worker, means.folder, means.fast)
     with closing(spread(function, [task for _, task in todo], processes, lambda: progress.add(0))) as done:
         for index, entry in done:
             yield *todo[index], entry
 
 
-_loaded: dict[Path, Bundle] = {}
-
-
-def _encode_in_worker(bundle_folder: Path, task: Task) -> ShardEntry:
+@cache
+def _loaded(bundle_folder: Path, fast: bool) -> tuple[Bundle, Encoder]:
     # A worker reads the bundle once; passing it with each task would copy the vocabulary each time.
-    if bundle_folder not in _loaded:
-        _loaded[bundle_folder] = Bundle.load(bundle_folder)
-    return encode_shard(task, _loaded[bundle_folder])
+    bundle = Bundle.load(bundle_folder)
+    return bundle, choose_encoder(bundle, bundle_folder, fast=fast)[0]
 
 
-def encode_shard(task: Task, bundle: Bundle) -> ShardEntry:
+def _encode_in_worker(bundle_folder: Path, fast: bool, task: Task) -> ShardEntry:
+    return encode_shard(task, *_loaded(bundle_folder, fast))
+
+
+def encode_shard(task: Task, bundle: Bundle, encoder: Encoder) -> ShardEntry:
     """Write the token shard of one text shard, whose hash is verified first."""
     if problem := verify_entry(task.text, task.shard.file, hashes=True):
         raise UserError(f"{problem}; restore the file, or run boot --redo shard")
-    pieces: list[Tokens] = []
-    for text in read_documents(task.text / task.shard.path):
+    num_documents, separator = 0, bundle.separator
+    with ShardWriter(task.output, bundle.vocab_size) as shard:
+        for documents in _batches(task.text / task.shard.path):
+            for tokens in encoder.encode(documents):
+                shard.add(tokens, first=separator)
+            num_documents += len(documents)
+        if num_documents != task.shard.num_documents:
+            what = f"{num_documents} documents, but its manifest says {task.shard.num_documents}"
+            raise UserError(f"{task.text / task.shard.path}: holds {what}; run boot --redo shard")
+        return shard.commit(num_documents)
+
+
+def _batches(path: Path) -> Iterator[list[bytes]]:
+    """Yield the documents of a text shard, as UTF-8, some at once."""
+    documents: list[bytes] = []
+    num_bytes = 0
+    for _, data in read_encoded(path):
         stop.check()
-        pieces.append(encode_document(bundle, text))
-    if len(pieces) != task.shard.num_documents:
-        what = f"{len(pieces)} documents, but its manifest says {task.shard.num_documents}"
-        raise UserError(f"{task.text / task.shard.path}: holds {what}; run boot --redo shard")
-    return write_shard(task.output, pieces, bundle.vocab_size, len(pieces))
+        documents.append(data)
+        num_bytes += len(data)
+        if num_bytes >= BATCH_BYTES:
+            yield documents
+            documents, num_bytes = [], 0
+    yield documents
 
 
 def _say(why: str) -> None:

@@ -5,11 +5,12 @@ falls back to them. Pieces decode to the same text; only the tokens at the cuts 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from trainwright.tokens.bundle import Bundle
-from trainwright.tokens.shards import Tokens
 
 PIECE_CHARACTERS = 100_000
 
@@ -20,9 +21,10 @@ def pieces(text: str) -> Iterator[str]:
         yield text[start : start + PIECE_CHARACTERS]
 
 
-def encode_document(bundle: Bundle, text: str) -> Tokens:
-    """Return the separator and the tokens of a document."""
+def encode_text(bundle: Bundle, text: str) -> npt.NDArray[Any]:
+    """Return tiktoken's tokens of a document, without the separator."""
+    encode = bundle.encoding.encode_to_numpy
     try:
-        return bundle.encode_document(text)
+        return encode(text, disallowed_special=())
     except ValueError:
-        return np.concatenate([bundle.encode_document(""), *(bundle.encode(piece) for piece in pieces(text))])
+        return np.concatenate([encode(piece, disallowed_special=()) for piece in pieces(text)])

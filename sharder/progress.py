@@ -60,6 +60,24 @@ class Progress:
             log.info("stage=%s %s", self._stage, facts_line({**facts, **done, "seconds": f"{self.seconds:.0f}"}))
 
 
+class Pause:
+    """Says when it is time to do again what takes time: not before `seconds`, nor twenty times what it took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._asked = self._next = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Return whether it is time; if so, the work begins now."""
+        self._asked = time.monotonic()
+        return self._asked >= self._next
+
+    def again(self) -> None:
+        """Say that the work is done."""
+        now = time.monotonic()
+        self._next = now + max(self._seconds, 20 * (now - self._asked))
+
+
 def facts_line(facts: dict[str, object]) -> str:
     """Return facts as `key=value`, separated by spaces."""
     return " ".join(f"{key}={value}" for key, value in facts.items())

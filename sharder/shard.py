@@ -1,57 +1,69 @@
 """The shard stage: a source's documents become text shards for training and validation, once.
 
-    open the source -> compare with the shards that are there -> write (or go on writing) -> `complete`
+    open the source -> compare with what is there -> plan the pieces -> write their slices -> publish -> `complete`
 
-The source is replayed in its fixed order on every start and committed shards are passed over by count, so a run killed
-anywhere ends with the same bytes. One process writes a corpus: the lease lies in its training folder.
+A run killed anywhere goes on at the file and row where its last slice ended, and ends with the same bytes, whatever the
+number of processes and parts. The lease in the training folder is for publishing; each piece has one of its own.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from sharder import stop
-from sharder.adopt import adopt, foreign_manifest, has_files
-from sharder.progress import Progress
-from sharder.sources import SOURCES, Corpus, Request
-from sharder.sources.corpus import CorpusError, SourceAbsentError
-from trainwright.spec.exits import UserError
+from sharder.adopt import adopt
+from sharder.begin import (
+    already_there,
+    demand_reuse,
+    existing_manifests,
+    placed_by_hand,
+    planned,
+    temporary_folder,
+    work_folder,
+)
+from sharder.ingest import ingest
+from sharder.plan import LEASE, Part, forget_work
+from sharder.progress import Pause, Progress
+from sharder.publish import Ledger, Manifests, Settled, complete, publish, settle
+from sharder.slices import DiskReserveError, Job, Limit
+from sharder.sources.corpus import CorpusError
+from sharder.sources.jsonl import refuse_bad
+from trainwright.spec.exits import Interrupted, UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places, Split
-from trainwright.spec.resolved import changes, flat, plain
 from trainwright.store.files import remove_temporaries
-from trainwright.store.lease import acquire
-from trainwright.store.text_shards import Drops, TextManifest, TextShardWriter
+from trainwright.store.lease import LeaseHeldError, acquire, is_live
+from trainwright.store.text_shards import Drops, TextManifest
 
-LEASE = "lease.json"
-NOT_INPUTS = ("data.source.max_bad_share",)
-"""Settings of a source that decide whether its text is accepted, not what it is."""
+ALONE = Part()
+DISK_RESERVE = "disk reserve"
+PUBLISH_EVERY_S = 5.0
+"""Not after each piece: a manifest may list very many shards."""
 
 Facts = dict[str, object]
-Manifests = dict[Split, TextManifest]
+__all__ = ["LEASE", "Facts", "read_text", "run"]
 
 log = logging.getLogger(__name__)
 
 
-def run(places: Places) -> Facts:
-    """Make the text shards of an experiment, unless they are there; return facts about them."""
-    existing = _existing(places)
-    if (done := _already_there(places, existing)) is not None:
+def run(places: Places, part: Part = ALONE) -> Facts:
+    """Make the text shards of an experiment, or one part of the work, unless they are there; return facts."""
+    existing = existing_manifests(places)
+    if (done := already_there(places, existing)) is not None:
+        _tidy(places)
         return _facts("already", done)
+    if part.of > 1 and places.experiment.data.shard and not placed_by_hand(places, existing):
+        return _run_part(places, part, existing)
     folder = places.text("train")
     with acquire(folder / LEASE, f"sharding {places.experiment.data_name}", wait=_say):
         # Another process may have finished while we came to hold the lease.
-        existing = _existing(places)
-        if (done := _already_there(places, existing)) is not None:
+        existing = existing_manifests(places)
+        if (done := already_there(places, existing)) is not None:
             return _facts("already", done)
         for split in SPLITS:
             places.text(split).mkdir(parents=True, exist_ok=True)
             remove_temporaries(places.text(split))
-        if any(has_files(places.text(split)) and split not in existing for split in SPLITS):
-            _demand_reuse(places)
+        if placed_by_hand(places, existing):
+            demand_reuse(places)
             return _facts("adopted", {split: adopt(places.text(split), split) for split in reversed(SPLITS)})
         if not places.experiment.data.shard:
             raise UserError(f"{folder}: no complete text shards here, and data.shard is false; {_ways_to_shards()}")
@@ -59,152 +71,155 @@ def run(places: Places) -> Facts:
 
 
 def read_text(places: Places) -> Manifests:
-    """Return the manifests of both splits for a later stage; raise `UserError` when they are not complete."""
+    """Return the manifests of both splits for a later stage; raise `UserError` when they are not complete.
+
+    Shards of a reading that was stopped are a usable corpus, when the experiment says that these are the ones
+    (`data.shard=false`) or had asked for a disk reserve.
+    """
     found: Manifests = {split: TextManifest.read(places.text(split)) for split in SPLITS}
     for split, manifest in found.items():
-        if not manifest.complete:
+        usable = manifest.ended == DISK_RESERVE or (manifest.ended and not places.experiment.data.shard)
+        if not manifest.complete and not (usable and manifest.shards):
             raise UserError(f"{places.text(split) / MANIFEST}: not complete; run the shard stage to its end first")
     return found
 
 
-def _existing(places: Places) -> Manifests:
-    found: Manifests = {}
+def _limit(places: Places) -> Limit:
+    source = places.experiment.data.source
+    return Limit(source.take, source.max_bytes)
+
+
+def _run_part(places: Places, part: Part, existing: Manifests) -> Facts:
+    """Work on the pieces of one part; the part that finds all of them done publishes."""
+    job, _ = planned(places, existing, shared=True)
+    ledger, limit = Ledger(job), _limit(places)
+    mine = sum(part.owns(piece) for piece in job.plan.pieces)
+    facts: Facts = {"stage": "shard", "state": "part", "part": f"{part.number}/{part.of}", "pieces": mine}
+    try:
+        progress = ingest(ledger, part, limit, places.experiment.data.workers, lambda: None)
+        if not _is_finished(ledger, limit):
+            return facts | _speed(progress)
+        with acquire(places.text("train") / LEASE, f"publishing {places.experiment.data_name}", wait=_say):
+            return _publish_all(places, progress)
+    except (OSError, UserError):
+        # Another part may have published what a limit leaves of the work, and taken the work away from under us; or it
+        # saw, as we did, that all is done, and publishes now.
+        if already_there(places, existing_manifests(places)) is not None:
+            _tidy(places)
+            return facts
+        if ledger.job.work.exists() and _is_finished(ledger, limit) and is_live(places.text("train") / LEASE):
+            return facts
+        raise
+
+
+def _publish_all(places: Places, progress: Progress) -> Facts:
+    existing = existing_manifests(places)
+    if (done := already_there(places, existing)) is not None:
+        return _facts("already", done)
     for split in SPLITS:
-        folder = places.text(split)
-        if foreign_manifest(folder):
-            _demand_reuse(places)
-        elif (folder / MANIFEST).exists():
-            found[split] = TextManifest.read(folder)
-    return found
+        places.text(split).mkdir(parents=True, exist_ok=True)
+        remove_temporaries(places.text(split))
+    job, begun = planned(places, existing, shared=True)
+    done = _finish(places, job, begun, settle(Ledger(job), _limit(places)))
+    return _facts("written", done) | _speed(progress)
 
 
-def _already_there(places: Places, existing: Manifests) -> Manifests | None:
-    """Return the manifests when nothing has to be done; raise `UserError` when other shards are in the way."""
-    if len(existing) < len(SPLITS) or not all(manifest.complete for manifest in existing.values()):
-        return None
-    data = places.experiment.data
-    if data.shard and not data.reuse_shards:
-        _demand_equal(places, existing, {})
-        try:
-            opened = _open(places, existing)
-        except SourceAbsentError as error:
-            # The corpus travelled without the files that it was made from; its other inputs are still compared.
-            log.info("stage=shard source=absent reason=%r", str(error))
-            opened = {}
-        _demand_equal(places, existing, opened)
-    for split, manifest in existing.items():
-        manifest.verify(places.text(split), hashes=False)
-    return existing
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """The corpora that the splits come from: one for both, or one each."""
-
-    train: Corpus
-    val: Corpus | None
-
-
-def _open(places: Places, existing: Manifests) -> dict[Split, Corpus]:
-    data = places.experiment.data
-    places_of_text: dict[Split, tuple[str, str | None]] = {"train": ("data.path", data.path)}
-    if data.validation is not None:
-        places_of_text["val"] = ("data.validation", data.validation)
-    opened: dict[Split, Corpus] = {}
-    for split, (field, path) in places_of_text.items():
-        earlier = existing[split].inputs if split in existing else {}
-        request = Request(data.source, Path(path) if path else None, field, places.hf_cache, earlier)
-        opened[split] = SOURCES[data.source.kind](request)
-    return opened
-
-
-def _inputs(places: Places, split: Split, opened: Mapping[Split, Corpus]) -> dict[str, Any]:
-    """Return everything that decides the shards of a split, by dotted field."""
-    experiment = places.experiment
-    source = {f"data.source.{key}": value for key, value in flat(plain(experiment)["data"]["source"])}
-    inputs = {key: value for key, value in source.items() if key not in NOT_INPUTS}
-    inputs["data.documents_per_shard"] = experiment.data.documents_per_shard
-    if experiment.data.validation is None:
-        inputs |= {"seed": experiment.seed, "data.validation_fraction": experiment.data.validation_fraction}
-    else:
-        inputs["data.validation"] = "a separate corpus"
-    corpus = opened.get(split, opened.get("train"))
-    return {**inputs, **(corpus.inputs if corpus else {})}
-
-
-def _demand_equal(places: Places, existing: Manifests, opened: Mapping[Split, Corpus]) -> None:
-    for split, manifest in existing.items():
-        if manifest.mode == "adopted":
-            what = "these shards were placed by hand and adopted"
-            raise UserError(f"{places.text(split)}: {what}; set data.reuse_shards=true to go on using them")
-        inputs = _inputs(places, split, opened)
-        recorded = {key: value for key, value in manifest.inputs.items() if opened or key in inputs}
-        if differing := changes(recorded, inputs):
-            found = "; ".join(str(change) for change in differing)
-            raise UserError(f"{places.text(split)}: holds shards made from other inputs: {found}; {_ways_out()}")
-
-
-def _demand_reuse(places: Places) -> None:
-    if not places.experiment.data.reuse_shards:
-        folder = next(places.text(split) for split in SPLITS if has_files(places.text(split)))
-        way = "set data.reuse_shards=true to adopt them, or choose another data.name"
-        raise UserError(f"{folder}: holds files that no manifest of ours lists; {way}")
+def _is_finished(ledger: Ledger, limit: Limit) -> bool:
+    """Return whether every piece that counts is done; changes nothing."""
+    for piece in ledger.job.plan.pieces:
+        left = ledger.left(limit, piece)
+        slices = ledger.slices(piece)
+        if left.refusal(1, 1) is None and not (slices and slices[-1].last):
+            return False
+    return True
 
 
 def _write(places: Places, existing: Manifests) -> Facts:
-    # Manifests without a shard hold no work: they are begun again, whatever they were begun for.
-    kept = {split: manifest for split, manifest in existing.items() if manifest.shards}
-    _demand_equal(places, kept, {})
-    opened = _open(places, kept)
-    _demand_equal(places, kept, opened)
-    experiment = places.experiment
-    mode = "fraction" if experiment.data.validation is None else "separate"
-    seed = experiment.seed if mode == "fraction" else None
-    with ExitStack() as stack, Progress("shard") as progress:
-        writers: dict[Split, TextShardWriter] = {}
-        for split in SPLITS:
-            begun = TextManifest(split, mode, seed, _inputs(places, split, opened))
-            manifest = kept.get(split, begun)
-            manifest.verify(places.text(split), hashes=True)
-            writer = TextShardWriter(places.text(split), manifest, experiment.data.documents_per_shard, Drops())
-            writers[split] = stack.enter_context(writer)
-        try:
-            _fill(places, opened, writers, progress)
-        except CorpusError:
-            for writer in writers.values():
-                writer.discard()
-            raise
-        done: Manifests = {split: writers[split].complete() for split in reversed(SPLITS)}
-    return _facts("written", done) | {"seconds": f"{progress.seconds:.1f}", "mb_per_s": f"{progress.mb_per_s:.1f}"}
+    """Do all the work alone, publishing as it goes; the lease is held."""
+    job, begun = planned(places, existing, shared=False)
+    ledger, limit, data = Ledger(job), _limit(places), places.experiment.data
+    folders = {split: places.text(split) for split in SPLITS}
+
+    pause = Pause(PUBLISH_EVERY_S)
+
+    def so_far(*, whole: bool = False) -> None:
+        if job.plan.num_buckets or not (whole or pause.is_over()):
+            return
+        begun.update(publish(job, folders, begun, settle(ledger, limit), whole=whole))
+        pause.again()
+
+    try:
+        progress = ingest(ledger, ALONE, limit, data.workers, so_far)
+    except DiskReserveError:
+        so_far(whole=True)
+        stopped = _stopped(folders, begun, DISK_RESERVE)
+        return _facts("stopped", stopped) | {"complete": "false", "why": DISK_RESERVE.replace(" ", "_")}
+    except (KeyboardInterrupt, Interrupted) as request:
+        so_far(whole=True)
+        _stopped(folders, begun, f"interrupted by {request}")
+        raise
+    done = _finish(places, job, begun, settle(ledger, limit))
+    return _facts("written", done) | _speed(progress)
 
 
-def _fill(
-    places: Places, opened: Mapping[Split, Corpus], writers: Mapping[Split, TextShardWriter], progress: Progress
-) -> None:
-    """Read every corpus and hand each document to the writer of its split."""
-    data = places.experiment.data
-    fraction = data.validation_fraction if data.validation is None else 0.0
-    counts: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-    for source_split, corpus in opened.items():
-        for text in corpus.documents(writers[source_split].drops):
-            stop.check()
-            encoded = text.encode("utf-8")
-            split = source_split
-            if fraction and is_validation(encoded, places.experiment.seed, fraction):
-                split = "val"
-            writers[split].add(text, len(encoded))
-            counts[split] += 1
-            progress.add(len(encoded), documents=sum(counts.values()), shards=_num_shards(writers))
+def _stopped(folders: Mapping[Split, Path], begun: Manifests, why: str) -> Manifests:
+    """Say in the manifests that what is listed is usable, and why it is not all."""
+    stopped = {split: replace(begun[split], ended=why) for split in SPLITS}
     for split in SPLITS:
-        if not counts[split]:
-            raise CorpusError(_no_documents(places, split, sum(counts.values())))
-        writers[split].commit_rest()
+        stopped[split].write(folders[split])
+    return stopped
 
 
-def is_validation(text: bytes, seed: int, fraction: float) -> bool:
-    """Return whether a document is for validation: by a hash of seed and content, so equal texts stay together."""
-    digest = hashlib.sha256(b"%d\0" % seed + text).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+def _finish(places: Places, job: Job, begun: Manifests, settled: Settled) -> Manifests:
+    """Publish all slices, verify every shard, and let the work go; take everything back when the corpus is unusable."""
+    folders = {split: places.text(split) for split in SPLITS}
+    try:
+        _refuse_unusable(places, settled)
+    except CorpusError:
+        _take_back(folders, begun)
+        forget_work(job.work)
+        raise
+    done = complete(folders, publish(job, folders, begun, settled, whole=True), settled.cut)
+    _tidy(places, held=True)
+    return done
+
+
+def _refuse_unusable(places: Places, settled: Settled) -> None:
+    slices = [one for _, one in settled.slices]
+    first_bad = next((one.first_bad for one in slices if one.first_bad), "")
+    refuse_bad(places.experiment.data.source, settled.drops, sum(one.rows for one in slices), first_bad)
+    for split in SPLITS:
+        if not any(split in one.shards for one in slices):
+            raise CorpusError(_no_documents(places, split, sum(one.documents for one in slices)))
+
+
+def _take_back(folders: Mapping[Split, Path], begun: Manifests) -> None:
+    for split in SPLITS:
+        replace(begun[split], shards=()).write(folders[split])
+        for shard in begun[split].shards:
+            (folders[split] / shard.path).unlink(missing_ok=True)
+        (folders[split] / MANIFEST).unlink(missing_ok=True)
+
+
+def _tidy(places: Places, *, held: bool = False) -> None:
+    """Remove the work files of a complete corpus: those beside the shards always, others when asked to."""
+    data, work, temporary = places.experiment.data, work_folder(places), temporary_folder(places)
+    gone = [temporary, *([work] if data.work is None or data.remove_work_files else [])]
+    if not any(folder.exists() for folder in gone):
+        return
+    if not held:
+        try:
+            with acquire(places.text("train") / LEASE, f"tidying {places.experiment.data_name}"):
+                _tidy(places, held=True)
+        except LeaseHeldError:
+            pass  # whoever holds it tidies
+        return
+    for folder in gone:
+        forget_work(folder)
+
+
+def _speed(progress: Progress) -> Facts:
+    return {"seconds": f"{progress.seconds:.1f}", "mb_per_s": f"{progress.mb_per_s:.1f}"}
 
 
 def _no_documents(places: Places, split: Split, total: int) -> str:
@@ -217,10 +232,6 @@ def _no_documents(places: Places, split: Split, total: int) -> str:
     what = "validation" if split == "val" else "training"
     way = "change the fraction, or give a separate corpus in data.validation"
     return f"data.validation_fraction={data.validation_fraction}: of {total} documents none fell to {what}; {way}"
-
-
-def _num_shards(writers: Mapping[Split, TextShardWriter]) -> int:
-    return sum(len(writer.manifest.shards) for writer in writers.values())
 
 
 def _facts(state: str, manifests: Manifests) -> Facts:
@@ -236,10 +247,6 @@ def _facts(state: str, manifests: Manifests) -> Facts:
 
 def _ways_to_shards() -> str:
     return "set data.shard=true (or RUN_SHARD=1), or place shard files there and set data.reuse_shards=true"
-
-
-def _ways_out() -> str:
-    return "choose another data.name, run boot --redo shard, or accept them with data.reuse_shards=true"
 
 
 def _say(why: str) -> None:

@@ -21,17 +21,13 @@ from sharder.workers import spread
 from trainwright.spec.data import BpeTokenizer, BytesTokenizer, Gpt2Tokenizer
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.paths import MANIFEST, Places
+from trainwright.store.assets import GPT2_FILES
 from trainwright.store.files import remove_temporaries
 from trainwright.store.lease import acquire
 from trainwright.store.text_shards import read_documents
-from trainwright.tokens.bundle import CHAT_SPECIALS, GPT2_PATTERN, GPT4_PATTERN, Bundle, bytes_bundle
+from trainwright.tokens.bundle import CHAT_SPECIALS, CL100K_PATTERN, GPT2_PATTERN, GPT4_PATTERN, Bundle, bytes_bundle
 
-PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN}
-GPT2_CACHE_FILES = {
-    "vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
-    "encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
-}
-"""The files of GPT-2's vocabulary, and the names (sha1 of the URL) under which tiktoken's cache holds them."""
+PATTERNS = {"gpt2": GPT2_PATTERN, "cl100k": CL100K_PATTERN, "gpt4": GPT4_PATTERN}
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +206,7 @@ def gpt2_bundle(assets: Path) -> Bundle:
     try:
         encoding = tiktoken.get_encoding("gpt2")
     except (ValueError, OSError) as error:
-        files = " and ".join(f"{name} ({what})" for what, name in GPT2_CACHE_FILES.items())
+        files = " and ".join(f"{entry.path} ({what})" for what, entry in GPT2_FILES.items())
         raise MissingError(
             f"{cache}: GPT-2's vocabulary is not here and cannot be downloaded ({type(error).__name__}); on a "
             f"connected machine run fetch, or place tiktoken's cache files {files} in that folder"

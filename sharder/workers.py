@@ -9,7 +9,7 @@ import multiprocessing
 from multiprocessing.connection import Connection, wait
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from sharder.stop import SIGNALS, check
@@ -31,7 +31,7 @@ def num_workers(asked: int, text_bytes: int) -> int:
 
 
 def spread(
-    function: Callable[[Task], Result], tasks: Sequence[Task], num_processes: int, tick: Callable[[], None]
+    function: Callable[[Task], Result], tasks: Iterable[Task], num_processes: int, tick: Callable[[], None]
 ) -> Generator[tuple[int, Result]]:
     """Yield the index and result of each task as it is done, calling `tick` meanwhile.
 

@@ -34,7 +34,7 @@ LEAF = "infra.rooms"
 TORCH_FREE = [room for room in ROOMS if room in ("trainwright", "infra", "sharder", "report")]
 HEAVY = (
     *("torch", "numpy", "tiktoken", "rustbpe", "zstandard", "datasets", "pyarrow", "huggingface_hub"),
-    *("safetensors", "tensorboard", "matplotlib", "boto3", "runpod"),
+    *("safetensors", "tensorboard", "matplotlib", "boto3", "runpod", "requests"),
 )
 
 IMPORT_NAMES = {"pyyaml": "yaml", "tomli-w": "tomli_w", "huggingface-hub": "huggingface_hub", "python-dotenv": "dotenv"}
@@ -45,14 +45,11 @@ GROUP_ROOMS = {
     "sharder": {"sharder", "trainwright"},
     "trainer": {"trainer", "trainwright"},
     "report": {"report"},
-    "s3": {"trainwright", "infra"},
+    "s3": {"trainwright", "infra", "sharder"},
     "runpod": {"infra"},
 }
 """Dependency group of pyproject.toml ("" is what everybody gets) -> the rooms that it is for."""
-NOT_YET = {
-    "boto3": "S3 as a place for data and checkpoints comes after the spine",
-    "runpod": "RunPod's own configuration file is read once its verbs are here",
-}
+NOT_YET: dict[str, str] = {}
 """Dependencies that nothing imports yet, and why they are declared."""
 
 COMBINED: dict[str, str] = {
@@ -65,11 +62,42 @@ COMBINED: dict[str, str] = {
         (f"infra/slurm/{name}.py" for name in ("bash", "directives", "layout", "node", "scripts")),
         "tests/infra/test_targets_slurm.py",
     ),
+    **dict.fromkeys(
+        (f"infra/runpod/{name}.py" for name in ("body", "gpus")),
+        "tests/infra/test_targets_runpod.py",
+    ),
+    **dict.fromkeys(
+        (f"infra/runpod/{name}.py" for name in ("answers", "reap", "shell_init", "storage", "tables", "volumes")),
+        "tests/infra/test_runpod_words.py",
+    ),
+    **dict.fromkeys(
+        (f"infra/kubernetes/{name}.py" for name in ("documents", "files", "names")),
+        "tests/infra/test_targets_kubernetes.py",
+    ),
+    **dict.fromkeys(
+        (f"infra/kubernetes/{name}.py" for name in ("checks", "cluster", "logs")),
+        "tests/infra/test_kubernetes_launched.py",
+    ),
+    "infra/buckets.py": "tests/infra/test_copies.py",
+    "infra/runpod/clock.py": "tests/infra/test_runpod_client.py",
+    "infra/runpod/cloud.py": "tests/infra/test_runpod_client.py",
+    "infra/runpod/launched.py": "tests/infra/test_runpod_create.py",
+    "infra/runpod/seed_manifest.py": "tests/infra/test_runpod_manifest.py",
+    "infra/runpod/wait.py": "tests/infra/test_runpod_create.py",
+    "trainwright/spec/runpod.py": "tests/infra/test_pod.py",
     "infra/slurm/private.py": "tests/infra/test_slurm_jobs.py",
     "infra/parsers.py": "tests/infra/test_cli.py",
+    **dict.fromkeys(
+        (f"sharder/{name}.py" for name in ("begin", "ingest", "plan", "publish")), "tests/sharder/test_parts.py"
+    ),
+    **dict.fromkeys(
+        (f"sharder/sources/{name}.py" for name in ("hub_errors", "remote")), "tests/sharder/test_sources_hub.py"
+    ),
+    "sharder/sources/s3.py": "tests/engines/test_s3.py",
     "report/printable.py": "tests/report/test_report_page.py",
     "trainwright/spec/data.py": "tests/trainwright/test_experiment.py",
     "trainwright/spec/model.py": "tests/trainwright/test_derived.py",
+    "trainwright/spec/optimizers.py": "tests/trainer/test_groups.py",
     "trainwright/spec/training.py": "tests/trainwright/test_experiment.py",
 }
 """Files whose laws are held by a test of another name."""

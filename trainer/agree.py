@@ -33,12 +33,12 @@ def agree(loss_sum: Tensor, gradients: list[Tensor], seen: Request, *, save_due:
     """Add up losses, squared gradients and flags over the ranks; each brings its own part of the gradient.
 
     The ranks of a sharded model hold disjoint parts of the gradient, and the one rank of a plain model all of it, so
-    that the sum of squares is that of the whole.
+    that the sum of squares is that of the whole, as often as there are replicas.
     """
     norms = torch.stack(torch._foreach_norm(gradients))  # noqa: SLF001 - torch's clip_grad_norm_ calls the same
     flags = torch.tensor([seen == Request.INTERRUPT, seen == Request.END, save_due and ranks.is_first])
     vector = torch.cat((torch.stack((loss_sum.double(), norms.double().square().sum())), flags.to(loss_sum.device)))
     loss, squares, interrupt, end, due = ranks.sum(vector).tolist()
     request = Request.END if end else Request.INTERRUPT if interrupt else Request.NONE
-    norm = math.sqrt(squares) if squares >= 0 else math.nan
+    norm = math.sqrt(squares / ranks.replicas) if squares >= 0 else math.nan
     return Agreed(loss, norm, request, bool(due))

@@ -1,21 +1,16 @@
-"""What only a device knows: which one was asked for, its peak, its memory, its determinism."""
+"""What only a device knows: which one was asked for, its peak, its memory, its power, its determinism."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from trainwright.spec.exits import MissingError
+from trainwright.spec.derived import Derived
+from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.experiment import Resources
-
-PEAK_FLOPS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "RTX 4090": 165e12,
-    "B200": 2250e12,
-}
-"""Dense bf16 FLOP/s by a part of the device's name (vendor data sheets, without sparsity)."""
+from trainwright.spec.gpus import find_gpu
+from trainwright.spec.memory import smaller_micro_batch
 
 
 def choose_device(resources: Resources, local_rank: int) -> torch.device:
@@ -47,8 +42,8 @@ def peak_flops(device: torch.device) -> float | None:
     """Return the dense bf16 peak of a known GPU, None of anything else."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    gpu = find_gpu(torch.cuda.get_device_name(device))
+    return gpu.peak_flops if gpu else None
 
 
 def describe_device(device: torch.device) -> str:
@@ -61,3 +56,31 @@ def describe_device(device: torch.device) -> str:
 def peak_memory_gib(device: torch.device) -> float | None:
     """Return the most device memory that tensors took so far, None on CPUs."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def power_watts(device: torch.device) -> float | None:
+    """Return what a GPU draws now, None where it does not say: drivers differ, and NVIDIA's library may be absent."""
+    if device.type != "cuda":
+        return None
+    try:
+        return torch.cuda.power_draw(device) / 1000
+    except (ModuleNotFoundError, RuntimeError):
+        return None
+
+
+@contextmanager
+def explaining_memory(derived: Derived, device: torch.device) -> Iterator[None]:
+    """Turn a device's want of memory into a `UserError` that names the next smaller micro batch."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        train = derived.experiment.train
+        smaller = smaller_micro_batch(derived)
+        ways = [f"train.micro_batch={smaller}"] if smaller else []
+        ways += ["train.recompute=full"] if train.recompute != "full" else []
+        ways += ["more ranks"]
+        took = peak_memory_gib(device)
+        used = f" after {took:.1f} GiB" if took is not None else ""
+        way = " or ".join(ways)
+        message = f"train.micro_batch={train.micro_batch}: the device's memory ran out{used}; try {way}"
+        raise UserError(message) from None

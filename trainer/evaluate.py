@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.parallelize import computing
 from trainer.ranks import Ranks
 from trainer.requests import Request, Requests
 from trainwright.spec.training import Train
@@ -88,12 +87,11 @@ def _score(
     num_samples: int,
 ) -> Tensor:
     """Return nats, targets, nats of targets with bytes, and bytes of this rank's samples, as fp64."""
-    inputs, targets = validation.corpus.windows(samples[samples < num_samples], train.seq_len_tokens)
+    inputs, targets = validation.corpus.pairs(samples[samples < num_samples], train.seq_len_tokens)
     missing = len(samples) - len(inputs)
     tokens = torch.from_numpy(np.pad(inputs, ((0, missing), (0, 0)))).to(ranks.device)
     wanted = torch.from_numpy(np.pad(targets, ((0, missing), (0, 0)), constant_values=IGNORED)).to(ranks.device)
-    with computing(train, ranks.device, ranks.mesh):
-        losses = model(tokens, wanted, each_token=True).double()
+    losses = model(tokens, wanted, each_token=True).double()
     lengths = validation.token_bytes[wanted.clamp(min=0)] * (wanted != IGNORED)
     parts = losses.sum(), (wanted != IGNORED).sum(), losses[lengths > 0].sum(), lengths.sum()
     return torch.stack([part.double() for part in parts])

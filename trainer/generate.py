@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from trainer.evaluate import Validation
-from trainer.parallelize import computing
 from trainer.ranks import Ranks
 from trainer.reporting import Setting
 from trainer.requests import Request
@@ -40,9 +39,7 @@ def continuations(
     generator = torch.Generator("cpu").manual_seed(0)
     tokens = torch.tensor(list(prompts), dtype=torch.int64)  # B T
     for _ in range(num_tokens):
-        context = tokens[:, -train.seq_len_tokens :].to(ranks.device)
-        with computing(train, ranks.device, ranks.mesh):
-            logits = model(context)[:, -1, :vocab_size].float().cpu()
+        logits = _next_logits(model, tokens[:, -train.seq_len_tokens :].to(ranks.device))[:, :vocab_size]
         top, index = logits.topk(min(TOP_K, vocab_size))
         drawn = torch.multinomial(torch.softmax(top / TEMPERATURE, dim=1), 1, generator=generator)
         told = ranks.gather({"chosen": index.gather(1, drawn).tolist(), "asked": int(look())})
@@ -53,6 +50,12 @@ def continuations(
         tokens = torch.cat((tokens, torch.tensor(told[0]["chosen"])), dim=1)
     model.train()
     return [row[len(prompts[0]) :] for row in tokens.tolist()]
+
+
+def _next_logits(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the logits of what follows, shape (B, V)."""
+    logits: torch.Tensor = model(tokens)
+    return logits[:, -1].float().cpu()
 
 
 def write_samples(setting: Setting, model: nn.Module, validation: Validation, bundle: Bundle, step: int) -> Request:

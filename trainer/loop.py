@@ -7,14 +7,15 @@ the same norm, refuse the same non-finite step and stop after the same one.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 
 from trainer.agree import Agreed, agree
 from trainer.data import Batch
-from trainer.parallelize import computing, set_gradient_sync
+from trainer.optim.elementwise import local
+from trainer.parallelize import set_gradient_sync
 from trainer.ranks import Ranks
 from trainer.requests import Request, Requests
 from trainer.schedule import learning_rate
@@ -37,8 +38,8 @@ class Parts:
     """Commit a checkpoint of (step, cursor) by all ranks."""
     refuse: Callable[[int, "StepResult", Batch], None]
     """Count a batch whose update was refused after a step; raises when going on would be wrong."""
-    record: Callable[[int, "StepResult", float], None]
-    """Record a finished step and the seconds it took."""
+    record: Callable[[int, "StepResult", "Spent"], None]
+    """Record a finished step and the time it took."""
     step: int = 0
     cursor: int = 0
     saved_step: int | None = None
@@ -48,11 +49,19 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one global batch came to; its update was made only if `agreed.finite`."""
+    """What one global batch came to: updated if `agreed.finite`; `epoch` is how often the corpus was read by then."""
 
     loss: float
     lr: float
     agreed: Agreed
+    epoch: float = 0.0
+
+
+class Spent(NamedTuple):
+    """Seconds of a step, and how many of them went by waiting for its batch."""
+
+    seconds: float
+    data_wait: float
 
 
 def train(parts: Parts) -> Request:
@@ -68,13 +77,14 @@ def train(parts: Parts) -> Request:
     while parts.step < steps and request is Request.NONE:
         started = time.monotonic()
         batch = next(parts.batches)
+        waited = time.monotonic() - started
         result = train_step(parts, batch, learning_rate(parts.derived, parts.step))
         parts.cursor, request = batch.next_cursor, result.agreed.request
         if not result.agreed.finite:
             parts.refuse(parts.step, result, batch)
             continue
         parts.step += 1
-        parts.record(parts.step, result, time.monotonic() - started)
+        parts.record(parts.step, result, Spent(time.monotonic() - started, waited))
         due = _due(parts.step, checkpoint.dump.every_steps, checkpoint.eval.every_steps, steps)
         if due or result.agreed.save_due:
             request = max(request, _save(parts))
@@ -89,28 +99,23 @@ def train_step(parts: Parts, batch: Batch, lr: float) -> StepResult:
     loss = torch.zeros((), device=ranks.device)
     # Sharding averages gradients over ranks; the sum over targets is divided by their global count instead.
     scale = ranks.size / batch.num_targets
-    for index, (inputs, targets) in enumerate(batch.passes, 1):
-        set_gradient_sync(model, sync=index == len(batch.passes))
-        with computing(experiment.train, ranks.device, ranks.mesh):
-            summed = model(inputs.to(ranks.device, non_blocking=True), targets.to(ranks.device, non_blocking=True))
+    for index, (inputs, targets) in enumerate(batch.on(ranks.device), 1):
+        set_gradient_sync(model, sync=experiment.train.reduce_every_pass or index == len(batch.windows))
+        summed = model(inputs, targets)
         (summed * scale).backward()
         loss += summed.detach()
-    gradients = [_local(p.grad) for p in model.parameters() if p.grad is not None]
+    gradients = [local(p.grad) for p in model.parameters() if p.grad is not None]
     agreed = agree(loss, gradients, parts.requests.look(), save_due=_save_due(parts), ranks=ranks)
     if agreed.finite:
         clip = experiment.train.grad_clip
         if clip is not None and agreed.grad_norm > clip:
             torch._foreach_mul_(gradients, clip / agreed.grad_norm)
         for group in parts.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         parts.requests.committed(False)
         parts.optimizer.step()
     parts.optimizer.zero_grad(set_to_none=True)
-    return StepResult(agreed.loss_sum / batch.num_targets, lr, agreed)
-
-
-def _local(gradient: Tensor) -> Tensor:
-    return gradient.to_local() if isinstance(gradient, DTensor) else gradient
+    return StepResult(agreed.loss_sum / batch.num_targets, lr, agreed, batch.epoch)
 
 
 def _due(step: int, *cadences: int | None) -> bool:

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from trainer.curves import Curves
-from trainer.device import peak_flops, peak_memory_gib
-from trainer.loop import StepResult
+from trainer.device import peak_flops, peak_memory_gib, power_watts
+from trainer.loop import Spent, StepResult
 from trainer.ranks import Ranks
 from trainwright.spec.derived import Derived
 from trainwright.spec.paths import RunFolder
@@ -27,9 +27,13 @@ log = logging.getLogger("trainer")
 Row = Mapping[str, Any]
 
 
-def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, seconds: float) -> Row:
-    """Return the row of a finished step; `mfu` is model FLOPs over the dense peak, null where that is unknown."""
-    speed = derived.tokens_per_step / seconds
+def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, spent: Spent) -> Row:
+    """Return the row of a finished step.
+
+    `mfu` = tokens a second x FLOPs a token / (ranks x dense bf16 peak of the GPU), null where the peak is unknown; what
+    is recomputed counts for nothing. `data_wait_seconds` is part of `step_seconds`; saves and evaluations are not.
+    """
+    speed = derived.tokens_per_step / spent.seconds
     peak = peak_flops(ranks.device)
     return {
         "step": step,
@@ -37,10 +41,14 @@ def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, seco
         "lr": result.lr,
         "grad_norm": result.agreed.grad_norm,
         "tokens": step * derived.tokens_per_step,
-        "step_seconds": round(seconds, 4),
+        "epoch": round(result.epoch, 6),
+        "step_seconds": round(spent.seconds, 4),
+        "data_wait_seconds": round(spent.data_wait, 5),
         "tokens_per_second": round(speed, 1),
+        "tokens_per_second_per_device": round(speed / ranks.size, 1),
         "mfu": speed * derived.flops_per_token / (peak * ranks.size) if peak else None,
         "peak_memory_gib": peak_memory_gib(ranks.device),
+        "power_watts": power_watts(ranks.device),
     }
 
 
@@ -55,6 +63,8 @@ class Metrics:
         # Without a buffer, so that each row is in the file or known not to be.
         self._file = run.metrics.open("ab", buffering=0)
         self._waiting = b""
+        self.save_seconds = 0.0
+        """Time that saves have kept the loop waiting since the last row."""
         again = None if resume_step is None else resume_step + 1
         self._curves = Curves(run.tensorboard, again) if tensorboard else None
 

@@ -1,32 +1,107 @@
-"""The one order in which parallelism is put on a model: compile each block, then shard it, then the root.
+"""The one order in which parallelism is put on a model: recompute, compile each block, then shard it, then the root.
 
-Compiling comes first because FSDP's hooks must not be traced. With one rank nothing is sharded.
+Recomputing lies inside, so that the compiler sees it. Compiling comes before sharding because FSDP's hooks must not be
+traced. With one rank nothing is sharded.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
-from torch import nn
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from trainwright.spec.training import Train
 
 
 def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None) -> nn.Module:
-    """Compile and shard a model in place, on the meta device or on a real one, and return it."""
+    """Recompute, compile and shard a model in place, on the meta device or on a real one, and return it."""
     blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
+    if train.precision == "bf16" and mesh is None:
+        _cast_at_use(model)
+    if train.recompute != "none":
+        for block in blocks:
+            _recompute(block, selective=train.recompute == "selective")
     if train.compile:
         for block in blocks:
             block.compile()
     if mesh is not None:
         # Gathered in bf16, reduced in fp32: half the traffic, and sums that keep their digits.
         compute = torch.bfloat16 if train.precision == "bf16" else None
-        policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
+        # Inputs are left alone: the only ones that are not bf16 already are the angles of positions, which need fp32.
+        policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
+
+
+def _cast_at_use(model: nn.Module) -> None:
+    """Let every module compute in bf16 with weights that stay fp32, as sharding would gather them.
+
+    Autocast would keep the stream and the norms in fp32, and cast each input once for every matrix that reads it.
+    """
+    for module in model.modules():
+        match module:
+            case nn.Linear():
+                module.forward = partial(_linear, module)  # type: ignore[method-assign]
+            case nn.Embedding():
+                module.forward = partial(_embedding, module)  # type: ignore[method-assign]
+            case nn.LayerNorm() | nn.RMSNorm():
+                module.forward = partial(_norm, module)  # type: ignore[method-assign]
+
+
+def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
+    bias = None if module.bias is None else module.bias.to(inputs.dtype)
+    return F.linear(inputs, module.weight.to(inputs.dtype), bias)
+
+
+def _embedding(module: nn.Embedding, tokens: Tensor) -> Tensor:
+    return F.embedding(tokens, module.weight).bfloat16()
+
+
+def _norm(module: nn.LayerNorm | nn.RMSNorm, inputs: Tensor) -> Tensor:
+    weight = None if module.weight is None else module.weight.to(inputs.dtype)
+    if isinstance(module, nn.RMSNorm):
+        return F.rms_norm(inputs, module.normalized_shape, weight, module.eps)
+    return F.layer_norm(inputs, module.normalized_shape, weight, None, module.eps)
+
+
+def _recompute(block: nn.Module, *, selective: bool) -> None:
+    """Let a block's backward pass make its activations again; its name and its parameters' names stay."""
+    forward = block.forward
+
+    def recomputed(*inputs: Tensor) -> Tensor:
+        contexts = _keep_products if selective else noop_context_fn
+        # Nothing in a block draws random numbers.
+        output: Tensor = checkpoint(
+            forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        )
+        return output
+
+    block.forward = recomputed
+
+
+def _keep_products() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+    """Return the contexts of a forward pass that keeps only what is dear to make: products and attention."""
+    contexts: tuple[AbstractContextManager[object], AbstractContextManager[object]]
+    contexts = create_selective_checkpoint_contexts(_PRODUCTS)  # type: ignore[no-untyped-call]
+    return contexts
+
+
+_ATEN = torch.ops.aten
+_PRODUCTS = [
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN.bmm.default,
+    _ATEN._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - operators of attention have no public name
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
+    _ATEN._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
+    _ATEN._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
+]
 
 
 def set_gradient_sync(model: nn.Module, *, sync: bool) -> None:
@@ -44,10 +119,3 @@ def settle(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def computing(train: Train, device: torch.device, mesh: DeviceMesh | None) -> AbstractContextManager[object]:
-    """Return the context of a forward pass: autocast for bf16 on one rank, where no sharding casts for us."""
-    if train.precision == "bf16" and mesh is None:
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()

@@ -19,10 +19,21 @@ START_TIMEOUT = timedelta(minutes=30)
 """Compiling and reading a large checkpoint take minutes, at different speeds on different ranks."""
 
 
+def make_mesh(ranks: int, shard_ranks: int | None, device: torch.device) -> DeviceMesh | None:
+    """Return how ranks share a model: none alone, all of them in one row, or rows that each share one copy (HSDP)."""
+    if ranks == 1:
+        return None
+    if shard_ranks is None or shard_ranks == ranks:
+        return init_device_mesh(device.type, (ranks,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (ranks // shard_ranks, shard_ranks), mesh_dim_names=("replicate", "shard"))
+
+
 class Ranks:
     """This process among the ranks; with a single one no process group exists."""
 
-    def __init__(self, device: torch.device, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, device: torch.device, environ: Mapping[str, str] = os.environ, shard_ranks: int | None = None
+    ) -> None:
         self.rank = int(environ.get("RANK", "0"))
         self.size = int(environ.get("WORLD_SIZE", "1"))
         self.local_rank = int(environ.get("LOCAL_RANK", "0"))
@@ -34,7 +45,18 @@ class Ranks:
             bound = device if device.type == "cuda" else None
             dist.init_process_group(backend, timeout=START_TIMEOUT, device_id=bound)
             self._control = dist.new_group(backend="gloo", timeout=START_TIMEOUT)
-            self.mesh = init_device_mesh(device.type, (self.size,), mesh_dim_names=("shard",))
+            self.mesh = make_mesh(self.size, shard_ranks, device)
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Wait for the slowest rank, then make the connections of the first collective before anything is measured."""
+        self.barrier()
+        dist.all_reduce(torch.zeros(1, device=self.device))
+
+    @property
+    def replicas(self) -> int:
+        """Return how many copies of the model the ranks hold: one, unless it is shared within groups of them."""
+        return self.mesh.size(0) if self.mesh is not None and self.mesh.ndim == 2 else 1
 
     @property
     def is_first(self) -> bool:

@@ -2,21 +2,25 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from statistics import median
 
 import torch
 
 from trainer import checkpoint
 from trainer.attempt import Attempt
 from trainer.checkpoint import TrainState
+from trainer.collection import collect
 from trainer.device import describe_device
 from trainer.evaluate import Score, Validation, evaluate
-from trainer.loop import StepResult
+from trainer.loop import Spent, StepResult
 from trainer.metrics import Metrics, step_row
 from trainer.nonfinite import Refusals
 from trainer.parallelize import settle
+from trainer.profiling import profiling
 from trainer.progress import progress_bar
 from trainer.ranks import Ranks
 from trainer.requests import Request, Requests
@@ -25,6 +29,9 @@ from trainwright.spec.paths import RunFolder
 from trainwright.spec.resolved import Training, experiment_hash
 
 log = logging.getLogger("trainer")
+
+RECENT_STEPS = 50
+"""Steps whose median the remaining time is told by."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,10 @@ def saving(
         took = checkpoint.save(folder, checkpoint.named_state(model, optimizer), state, setting.ranks)
         setting.requests.save_s = max(setting.requests.save_s, took)
         log.info("stage=train step=%d checkpoint saved seconds=%.2f", step, took)
+        # The ranks have just waited for one another: the moment for what stops them.
+        collect(everything=True)
+        if metrics is not None:
+            metrics.save_seconds += took
         if setting.ranks.is_first:
             checkpoint.prune(folder, setting.training.experiment.checkpoint)
 
@@ -95,23 +106,38 @@ def saving(
 
 def recording(
     setting: Setting, metrics: Metrics | None, start: int, stack: ExitStack
-) -> Callable[[int, StepResult, float], None]:
+) -> Callable[[int, StepResult, Spent], None]:
     """Return the loop's `record`."""
     derived = setting.derived
     every = derived.experiment.logging.print_every_steps
     bar = progress_bar("train", derived.steps, start=start, unit="step", shown=setting.ranks.is_first)
     advance = stack.enter_context(bar)
+    traced = derived.experiment.logging.profile_step if setting.ranks.is_first else None
+    profile = stack.enter_context(profiling(setting.run.path / "profile", traced, start))
+    recent: deque[float] = deque(maxlen=RECENT_STEPS)
 
-    def record(step: int, result: StepResult, seconds: float) -> None:
-        row = step_row(derived, setting.ranks, step, result, seconds)
+    def record(step: int, result: StepResult, spent: Spent) -> None:
+        recent.append(spent.seconds)
+        eta = median(recent) * (derived.steps - step)
         if metrics is not None:
-            metrics.write(row)
+            row = step_row(derived, setting.ranks, step, result, spent)
+            metrics.write({**row, "save_seconds": round(metrics.save_seconds, 3), "eta_seconds": round(eta, 1)})
+            metrics.save_seconds = 0.0
+        profile()
         setting.attempt.beat("step", step)
         advance(f"loss={result.loss:.4f}")
         if step % every == 0 or step == 1:
             facts = f"loss={result.loss:.4f} lr={result.lr:.2e} grad_norm={result.agreed.grad_norm:.3f}"
-            speed = row["tokens_per_second"]
-            log.info("stage=train step=%d/%d %s tokens_per_second=%.0f", step, derived.steps, facts, speed)
+            speed = derived.tokens_per_step / spent.seconds
+            log.info(
+                "stage=train step=%d/%d %s tokens_per_second=%.0f eta_minutes=%.1f",
+                step,
+                derived.steps,
+                facts,
+                speed,
+                eta / 60,
+            )
+            collect(everything=False)
 
     return record
 
@@ -125,10 +151,14 @@ def log_first_lines(setting: Setting) -> None:
     shape = f"dim={model.dim} layers={model.num_layers} heads={model.num_heads} kv_heads={model.kv_heads}"
     sizes = f"mlp={model.mlp_dim} vocabulary={derived.vocab_size} parameters={derived.num_parameters:,}"
     log.info("model: %s %s %s", model.kind, shape, sizes)
+    log.info("model: %s", "; ".join(derived.dimension_lines()))
     cut = f"micro {settings.micro_batch} x accum {derived.grad_accum} x ranks {derived.ranks}"
     log.info("batch: %d sequences = %s; %s tokens", derived.global_batch_sequences, cut, f"{derived.tokens_per_step:,}")
     total = f"{facts['total_tokens']:,} tokens, {facts['total_flops']:.3g} FLOPs"
     log.info("steps: %d (%s), %d of them warm-up", derived.steps, total, derived.warmup_steps)
-    log.info("learning rate: %.3g peak, %s", experiment.optimizer.lr, experiment.schedule.kind)
+    peak = derived.peak
+    log.info("learning rate: %.3g peak (%s), %s", peak.value, peak.formula, experiment.schedule.kind)
+    if peak.warning:
+        log.warning("learning rate: %s", peak.warning)
     sharding = "FSDP2" if derived.ranks > 1 else "one rank, unsharded"
     log.info("device: %s, %s, %s", describe_device(setting.ranks.device), settings.precision, sharding)

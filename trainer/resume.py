@@ -9,6 +9,7 @@ from torch import nn
 from trainer import checkpoint
 from trainer.checkpoint import Committed, TrainState
 from trainer.initialise import initialise
+from trainer.pretrained import is_hub_folder, take_pretrained
 from trainer.ranks import Ranks
 from trainwright.spec.exits import UserError
 
@@ -61,7 +62,13 @@ def resume_or_start(
 
 
 def _take_weights(folder: Path, model: nn.Module, ranks: Ranks) -> None:
-    """Replace the initial weights by those of another run's newest sound checkpoint; its optimizer stays behind."""
+    """Replace the initial weights by those of another run's newest sound checkpoint; its optimizer stays behind.
+
+    A Hugging Face folder gives its own.
+    """
+    if is_hub_folder(folder):
+        take_pretrained(folder, model)
+        return
     for each in _committed_alike(folder, ranks):
         wrong = checkpoint.verify(each, ranks)
         if wrong is None:

@@ -4,29 +4,31 @@ import logging
 import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from trainer.attempt import Attempt
 from trainer.checkpoint import TrainState
-from trainer.data import Dealing, batches, open_corpus
-from trainer.device import choose_device, prepare_device
+from trainer.collection import no_collection_in_steps
+from trainer.data import Dealing, batches, last_cursor, open_corpus
+from trainer.device import choose_device, explaining_memory, prepare_device
 from trainer.evaluate import Validation
 from trainer.generate import write_samples
 from trainer.loop import Parts, train
+from trainer.loss import LossOptions
 from trainer.metrics import Metrics
 from trainer.models import build_model
 from trainer.nonfinite import Refusals, RollBackError
 from trainer.optim import build_optimizer
 from trainer.parallelize import parallelize
+from trainer.pretrained import initial_weights
 from trainer.ranks import Ranks
 from trainer.reporting import Setting, evaluating, log_first_lines, recording, saving
 from trainer.requests import Request, Requests
 from trainer.resume import resume_or_start
 from trainwright.spec.derived import Derived
 from trainwright.spec.exits import Exit, UserError
-from trainwright.spec.paths import RunFolder
+from trainwright.spec.paths import Places, RunFolder, root_from
 from trainwright.spec.resolved import Training, fixed_fields
 from trainwright.tokens.bundle import Bundle
 from trainwright.tokens.order import SampleOrder
@@ -77,12 +79,13 @@ def _run(
     derived, run = Derived(experiment), RunFolder(training.run)
     device = choose_device(experiment.resources, local_rank)
     prepare_device(device, deterministic=experiment.train.deterministic, local_ranks=local_ranks)
-    ranks = Ranks(device)
+    ranks = Ranks(device, shard_ranks=experiment.resources.shard_ranks)
     if ranks.size != derived.ranks:
         raise UserError(f"resources ask for {derived.ranks} ranks, but {ranks.size} were started")
     setting = Setting(training, derived, run, ranks, requests, attempt)
     log_first_lines(setting)
-    return (*_drive(setting, _build(setting)), ranks)
+    with explaining_memory(derived, device):
+        return (*_drive(setting, _build(setting)), ranks)
 
 
 def _build(setting: Setting) -> Built:
@@ -91,10 +94,11 @@ def _build(setting: Setting) -> Built:
     bundle = Bundle.load(training.tokenizer)
     corpus, order = open_corpus(training.train_tokens, derived)
     val_corpus, _ = open_corpus(training.val_tokens, derived)
+    last_cursor(order, derived)
     _verify_data((corpus, val_corpus), bundle, derived, ranks)
     validation = Validation(val_corpus, _token_bytes(bundle, derived, ranks), experiment.evaluation.max_tokens)
     model = build_sharded(derived, ranks)
-    return Built(bundle, corpus, order, validation, model, build_optimizer(experiment.optimizer, model))
+    return Built(bundle, corpus, order, validation, model, build_optimizer(derived, model))
 
 
 def _drive(setting: Setting, built: Built) -> tuple[Exit, str]:
@@ -117,8 +121,8 @@ def _resume(setting: Setting, built: Built) -> tuple[TrainState, int | None]:
     init_from = experiment.train.init_from
     weights = None
     if init_from is not None:
-        given = Path(init_from)
-        weights = RunFolder(given if given.is_dir() else run.path.parent / init_from).checkpoints
+        assets = Places(root_from(), experiment).assets
+        weights = initial_weights(init_from, run, assets, setting.ranks, built.bundle)
     state = resume_or_start(
         run.checkpoints,
         built.model,
@@ -140,7 +144,10 @@ def _train_from(
         metrics = None
         if ranks.is_first:
             metrics = stack.enter_context(Metrics(setting.run, saved_step, tensorboard=experiment.logging.tensorboard))
-        stream = batches(built.corpus, built.order, dealing, state.cursor, refusals.refused)
+        end = last_cursor(built.order, derived)
+        stream = batches(
+            built.corpus, built.order, dealing, state.cursor, refusals.refused, device=ranks.device, end=end
+        )
         parts = Parts(
             derived=derived,
             model=built.model,
@@ -157,7 +164,8 @@ def _train_from(
             saved_step=saved_step,
             evaluated_step=ranks.from_first(metrics.evaluated_step if metrics else None),
         )
-        request = train(parts)
+        with no_collection_in_steps():
+            request = train(parts)
         setting.attempt.beat("finish", parts.step, now=True)
         if parts.evaluated_step == derived.steps or parts.step > derived.steps:
             # Nothing is left to learn, also when steps were lowered; a request that came too late to matter is moot.
@@ -175,6 +183,7 @@ def build_sharded(derived: Derived, ranks: Ranks) -> torch.nn.Module:
     experiment = derived.experiment
     with torch.device("meta"):
         model = build_model(experiment.model, derived.vocab_size, experiment.train.seq_len_tokens)
+    model.loss = LossOptions(experiment.train.z_loss, fused=experiment.train.compile)  # type: ignore[assignment]
     return parallelize(model, experiment.train, ranks.mesh).to_empty(device=ranks.device)
 
 

@@ -45,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="trainwright boot",
         description="Take an experiment from text to a trained model: prepare, shard, tokenizer, train, report. "
         "Stages that are done are skipped; a run that was stopped goes on.",
+        fromfile_prefix_chars="@",
     )
-    parser.add_argument("words", nargs="*", metavar="EXP [a.b=c ...]", help="experiment file or name, then overrides")
+    words = "experiment file or name, then overrides; @FILE stands for the words in a file, one a line"
+    parser.add_argument("words", nargs="*", metavar="EXP [a.b=c ...]", help=words)
     parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="stop after this stage")
     redo = "move this stage's output and all that follows aside, and do it again"
     parser.add_argument("--redo", choices=STAGES[1:], help=redo)

@@ -127,7 +127,7 @@ def attempt_of(run: RunFolder, lease_id: str) -> Attempt | None:
     return None
 
 
-def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int) -> Outcome:
+def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int, *, memory_ran_out: bool = False) -> Outcome:
     """Return what this node's rank records add up to; torchrun's own code says only whether all were zero.
 
     A rank without a record was killed; what its neighbours say of broken connections is a consequence. So it is when a
@@ -146,7 +146,9 @@ def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int) -> Outcome
     lost = [str(rank) for rank, record in records.items() if record is None]
     crashed = [record for record in found if record["code"] not in (Exit.OK, Exit.INTERRUPTED)]
     if lost or crashed:
-        words = [f"rank {', '.join(lost)} ended without a record (killed, or out of memory)"] if lost else []
+        way = "was killed: the host's memory ran out; give it more (resources.memory_gib), or fewer ranks and workers"
+        how = way if memory_ran_out else "ended without a record (killed, or out of memory)"
+        words = [f"rank {', '.join(lost)} {how}"] if lost else []
         # What all ranks were told in the same words is said once.
         first = {record["reason"]: record["rank"] for record in reversed(crashed)}
         words += [f"rank {rank}: {reason}" for reason, rank in sorted(first.items(), key=lambda item: item[1])]

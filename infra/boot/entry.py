@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from infra.boot.__main__ import main as boot
 from infra.boot.environment import person, scratch
+from infra.boot.pod import in_pod
 from infra.boot.sshd import start
 from infra.rooms import become
 from trainwright.spec.exits import guarded
@@ -16,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.update(person(os.environ, os.getuid()))
     print(start(os.environ, scratch(), os.getuid()), file=sys.stderr, flush=True)  # noqa: T201 - the one line it says
     if argv[:1] == ["boot"]:
-        return boot(argv[1:])
+        return in_pod(boot, argv[1:])
     become("infra", argv)
     raise AssertionError
 

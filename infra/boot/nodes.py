@@ -1,12 +1,15 @@
 """Which node this is, where node 0 answers, and the torchrun arguments that follow."""
 
+import logging
 import os
 import re
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from infra.rooms import room_command
-from trainwright.spec.exits import UserError
+from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.experiment import Resources
 from trainwright.spec.paths import RunFolder
 
@@ -14,6 +17,9 @@ NODE_RANK_VARIABLE = "PET_NODE_RANK"
 MASTER_ADDR_VARIABLE = "PET_MASTER_ADDR"
 MASTER_PORT_VARIABLE = "PET_MASTER_PORT"
 NUM_NODES_VARIABLE = "PET_NNODES"
+LOOK_S = 1.0
+
+log = logging.getLogger("boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,32 @@ def this_node(
     if found is None or not 0 < int(found[2]) < 1 << 16:
         raise UserError(f"--master {master}: is not HOST:PORT, such as 10.0.0.1:29500")
     return Node(rank, resources.nodes, resources.ranks_per_node, (found[1], int(found[2])))
+
+
+def wait_for_name(host: str, limit_s: float, heed: Callable[[], None]) -> None:
+    """Return once a host's name leads somewhere: a cluster's DNS learns the names of pods some seconds after them.
+
+    `heed` is called all the while, and may raise. Raises `MissingError` when the name is still unknown at the limit.
+    """
+    begun, why = time.monotonic(), _unknown(host)
+    if why is not None:
+        log.info("waiting: for the name %s; at most %.0f s (%s)", host, limit_s, why)
+    while why is not None:
+        if time.monotonic() - begun >= limit_s:
+            way = "is node 0 there, and does DNS know it? resources.wait_minutes is the limit"
+            raise MissingError(f"{host}: no such name after {limit_s:.0f} s ({why}); {way}")
+        heed()
+        time.sleep(LOOK_S)
+        why = _unknown(host)
+
+
+def _unknown(host: str) -> str | None:
+    """Return why a name leads nowhere, or None when it leads somewhere."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -14,7 +14,8 @@ from infra.boot.attempts import Attempt, Outcome, attempt_of, outcome_of_ranks, 
 from infra.boot.board import board
 from infra.boot.budget import FINAL, exhausted
 from infra.boot.environment import room_folders
-from infra.boot.nodes import Node
+from infra.boot.host_memory import killed_since, memory_kills
+from infra.boot.nodes import Node, wait_for_name
 from infra.boot.preflight import gpus, shared_memory
 from infra.boot.records import Record, finish, is_done
 from infra.boot.stages import STAGES, TRAIN, WORK, Stage, bases, move_aside, progress, refuse_other_checkpoints
@@ -82,10 +83,13 @@ class Boot:
         """Take the run's lease; an interrupt ends the wait for one whose holder may be dead."""
 
         def heed() -> None:
-            if self.interrupts.pending():
-                raise Interrupted("while waiting for the lease; run boot again to go on")
+            self._heed("while waiting for the lease; run boot again to go on")
 
         return acquire(self.places.run.lease, what, wait=log.info, heed=heed)
+
+    def _heed(self, where: str) -> None:
+        if self.interrupts.pending():
+            raise Interrupted(where)
 
     def _move_run_aside(self) -> None:
         run = self.places.run
@@ -235,6 +239,9 @@ class Boot:
         return self._run_ranks(attempt, lease_id)
 
     def _run_ranks(self, attempt: Attempt, lease_id: str) -> Outcome:
+        if self.node.master is not None:
+            limit_s = 60 * self.experiment.resources.wait_minutes
+            wait_for_name(self.node.master[0], limit_s, lambda: self._heed("while waiting for node 0's name"))
         deadline = self.interrupts.deadline
         extra = {
             **room_folders(self.places),
@@ -250,9 +257,10 @@ class Boot:
         command = self.node.agent_command(self.places.run)
         watch = Watch(attempt, self.node.ranks, self.experiment.resources)
         port = self.experiment.logging.tensorboard_port if self.node.is_first else None
+        kills = memory_kills()
         with board(self.places.run, port):
             code, hung = supervise(command, child_environment(extra), self.interrupts, watch)
-        outcome = outcome_of_ranks(attempt, self.node.ranks, code)
+        outcome = outcome_of_ranks(attempt, self.node.ranks, code, memory_ran_out=killed_since(kills))
         if hung is not None:
             outcome = Outcome(Exit.FAILED, hung, outcome.step)
         if outcome.code in (Exit.REFUSED, Exit.MISSING):

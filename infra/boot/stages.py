@@ -17,7 +17,14 @@ from trainwright.spec.resolved import changes, fixed_fields
 from trainwright.store.files import read_json, set_aside, sha256_file
 
 STAGES = ("prepare", "shard", "tokenizer", "train", "report")
-SHARD_FIELDS = ("data.source.", "data.validation_fraction", "data.documents_per_shard", "seed")
+SHARD_FIELDS = (
+    "data.source.",
+    "data.validation_fraction",
+    "data.documents_per_shard",
+    "data.compression",
+    "data.shuffle_documents",
+    "seed",
+)
 TOKENIZER_FIELDS = ("tokenizer.",)
 
 

@@ -1,12 +1,13 @@
 """The launch targets, by name: one module each, with the functions of `Target`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from infra.engine import Engine
 from infra.job import Job, Rendered
 from infra.launches import Launch, State
-from infra.targets import local, slurm
+from infra.targets import kubernetes, local, runpod, slurm
 from trainwright.spec.exits import UserError
 
 
@@ -32,7 +33,10 @@ class Target(Protocol):
         """Take what is left of a launch away from its engine; data and checkpoints stay."""
 
 
-TARGETS: dict[str, Target] = {"local": local, "slurm": slurm}
+TARGETS: dict[str, Target] = {"local": local, "slurm": slurm, "kubernetes": kubernetes, "runpod": runpod}
+
+ENDS: dict[str, Callable[[Launch, Engine, str], str]] = {"kubernetes": kubernetes.end, "runpod": runpod.end}
+"""How `stop` ends a run whose folder only its target sees, where a target knows how: from the launch and a reason."""
 
 
 def target_of(launch: Launch) -> Target:

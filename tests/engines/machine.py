@@ -33,7 +33,7 @@ PROGRAMS = {
     "munged": ("munge",),
 }
 """Program -> the Debian packages that it needs."""
-SID_PACKAGES = "apptainer,ca-certificates,docker-cli,docker-compose,squashfuse"
+SID_PACKAGES = "apptainer,ca-certificates,catatonit,docker-cli,docker-compose,netavark,podman,runc,squashfuse"
 ENTER = Path(__file__).with_name("enter.sh")
 
 
@@ -176,10 +176,10 @@ def apptainer() -> str:
 
 
 def sid() -> Path:
-    """Return the root of a newer Debian, made on first use: Apptainer and docker's programs are not in this one."""
+    """Return the root of a newer Debian, made on first use, for programs that this one lacks or has too old."""
     need("mmdebstrap")
     root, unfinished = FOLDER / "sid", FOLDER / "sid.unfinished"
-    if (root / "usr/bin/docker").exists():
+    if all((root / "usr/bin" / name).exists() for name in ("docker", "podman")):
         return root
     for folder in (root, unfinished):
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,6 +212,26 @@ def docker(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         service.terminate()
         service.wait(30)
+
+
+def newer_podman(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Return a podman that plays Jobs, with a store of its own beside our images, and its environment."""
+    if os.geteuid() != 0:
+        raise AbsentError("podman 5: runs in a root of its own here, which only root can enter")
+    limits = folder / "containers.conf"
+    limits.write_text('[containers]\ndefault_ulimits=["nofile=1024:1024", "nproc=1024:1024"]\n')
+    store = ["--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "overlay"]
+    images = ["--storage-opt", f"additionalimagestore={FOLDER / 'images'}"]
+    command = ["unshare", "--mount", str(ENTER), str(sid()), "/usr/bin/podman", *store, *images, "--runtime", "runc"]
+    return command, {**os.environ, "CONTAINERS_CONF": str(limits), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+
+
+def judges() -> Path:
+    """Return the folder with the programs that judge manifests, installed as `make check` installs them."""
+    folder = ROOT / ".venv/judges/bin"
+    if not all((folder / name).exists() for name in ("kubectl", "kubernetes-validate", "checkov")):
+        run("make", "--no-print-directory", "judges")
+    return folder
 
 
 def mirror() -> str:

@@ -1,6 +1,6 @@
 """Runs that many laws look at, made once: what is done to one of them is done to a copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import os
 import signal
@@ -9,6 +9,10 @@ import time
 import pytest
 
 from infra.cli import main
+from infra.runpod.client import Client
+from infra.runpod.key import Key
+from runpod_server import fake_runpod
+from runpod_state import KEY, FakeRunPod
 from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place, free_port
 from tiny_boot import last_step, make_place, pet, processes, rank_pid, stages, trained_on_two_nodes
 from trainwright.spec.exits import guarded
@@ -32,6 +36,19 @@ def said(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return int(code), *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRunPod]:
+    """Return a RunPod of our own; its time passes when its clients wait."""
+    with fake_runpod() as found:
+        yield found
+
+
+@pytest.fixture
+def client(fake: FakeRunPod) -> Client:
+    """Return a client of it."""
+    return Client(Key(KEY, "a test"), fake.url, fake.clock)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ PHASES = {
     "saving": "trainer.checkpoint:fsync_file:2",
     "before saving": "trainer.loop:_save:1",
     "last step": "trainer.loop:train_step:100",
-    "sampling": "trainer.generate:computing:2",
+    "sampling": "trainer.generate:_next_logits:2",
 }
 """Phase -> what a fresh run of `tiny_boot.TINY` on two ranks calls there, and which call it is."""
 

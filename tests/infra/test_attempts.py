@@ -65,6 +65,13 @@ def test_a_lost_rank_is_named_before_what_its_neighbours_say(attempt: Attempt) -
     assert found.reason.startswith("rank 1, 3 ended without a record (killed, or out of memory); rank 0: said by 0")
 
 
+def test_a_rank_that_was_killed_for_want_of_memory_is_told_from_one_that_was_taken(attempt: Attempt) -> None:
+    (attempt.folder / "rank_00000.json").unlink(missing_ok=True)
+    found = outcome_of_ranks(attempt, range(1), 1, memory_ran_out=True)
+    assert found.code == FAILED
+    assert found.reason.startswith("rank 0 was killed: the host's memory ran out; give it more (resources.memory_gib)")
+
+
 @pytest.mark.parametrize("here", [range(2), range(1, 2)])
 def test_what_happens_to_the_neighbours_of_a_rank_that_left_at_once_is_a_consequence(
     attempt: Attempt, here: range

@@ -36,8 +36,8 @@ if sys.orig_argv[sys.orig_argv.index("-m") + 1] == "trainer":
     here, summed_loss = pathlib.Path(__file__).parent, llama.summed_loss
     bad = json.loads((here / "bad.json").read_text())
 
-    def planted(hidden, weight, targets):
-        loss = summed_loss(hidden, weight, targets)
+    def planted(hidden, weight, targets, *options):
+        loss = summed_loss(hidden, weight, targets, *options)
         for row in targets.view(-1, 128).numpy():
             kind = bad.get(hashlib.sha256(row.tobytes()).hexdigest())
             if kind is None or (kind == "once" and (here / "once").exists()):
@@ -78,7 +78,7 @@ def plant(place: Place, folder: Path) -> Planted:
     again = taken.index(taken[always], always + 1)
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(PLANTED)
-    _, targets = corpus.windows(np.array([taken[once], taken[always]]), SEQ_LEN_TOKENS)
+    _, targets = corpus.pairs(np.array([taken[once], taken[always]]), SEQ_LEN_TOKENS)
     names = (hashlib.sha256(row.tobytes()).hexdigest() for row in targets)
     (folder / "bad.json").write_text(json.dumps(dict(zip(names, ("once", "always"), strict=True))))
     return Planted(folder, [at // BATCH * BATCH for at in (once, always, again)])

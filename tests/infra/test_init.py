@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 import re
 from typing import Any
@@ -10,6 +11,7 @@ from infra.cli import main
 from infra.init import commented_experiment, renamed
 from trainwright.spec.exits import UserError
 from trainwright.spec.experiment import Experiment
+from trainwright.spec.layouts import computes_the_same, read_config
 from trainwright.spec.load import load_experiment
 from trainwright.spec.resolved import flat, plain
 
@@ -162,4 +164,45 @@ def test_a_wrong_experiment_is_no_start_for_another() -> None:
     Path("old.yaml").write_text(LIKE.replace("seed", "sede"))
     with pytest.raises(UserError, match="did you mean seed"):
         main(["init", "new", "--like", "old.yaml"])
+    assert not Path("experiments").exists()
+
+
+QWEN3: dict[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000,
+    "tie_word_embeddings": True,
+    "vocab_size": 151936,
+}
+
+
+def test_an_experiment_for_a_checkpoint_has_its_model_and_its_vocabulary() -> None:
+    Path("hub").mkdir()
+    Path("hub/config.json").write_text(json.dumps(QWEN3))
+    assert main(["init", "mine", "--checkpoint", "hub"]) == 0
+    found = load_experiment(Path("experiments/mine.yaml"), (), {}).experiment
+    assert computes_the_same(found.model.shape, read_config(QWEN3, "x").shape)
+    assert found.model.padded_vocab_size(found.tokenizer.max_vocab_size) == 151936
+    assert found.train.init_from == str(Path("hub").absolute())
+    assert found.tokenizer.path == str(Path("hub/tokenizer.json").absolute())
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [(None, "holds no config.json"), ({**QWEN3, "model_type": "bert"}, "this layout is not known here")],
+)
+def test_a_checkpoint_that_is_not_known_makes_no_experiment(config: dict[str, Any] | None, said: str) -> None:
+    Path("hub").mkdir()
+    if config is not None:
+        Path("hub/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=said):
+        main(["init", "mine", "--checkpoint", "hub"])
     assert not Path("experiments").exists()

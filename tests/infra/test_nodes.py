@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 import pytest
 
-from infra.boot.nodes import Node, this_node
-from trainwright.spec.exits import UserError
+from infra.boot.nodes import Node, this_node, wait_for_name
+from trainwright.spec.exits import Interrupted, MissingError, UserError
 from trainwright.spec.experiment import Resources
 from trainwright.spec.paths import RunFolder
 
@@ -105,3 +105,37 @@ def test_the_agents_of_several_machines_meet_where_node_0_answers() -> None:
         *("--nproc-per-node", "8", "--max-restarts", "0"),
         *("-m", "trainer", "/runs/a run/training.yaml"),
     ]
+
+
+def test_a_name_that_dns_learns_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [OSError(-2, "Name or service not known"), OSError(-3, "Temporary failure"), None]
+
+    def look(host: str, port: None) -> list[object]:
+        assert (host, port) == ("first.set", None)
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        return []
+
+    heeded: list[int] = []
+    monkeypatch.setattr("infra.boot.nodes.socket.getaddrinfo", look)
+    monkeypatch.setattr("infra.boot.nodes.LOOK_S", 0.01)
+    wait_for_name("first.set", 5, lambda: heeded.append(1))
+    assert (answers, heeded) == ([], [1, 1])
+
+
+def test_the_wait_for_a_name_has_a_limit_and_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.boot.nodes.LOOK_S", 0.05)
+    with pytest.raises(MissingError, match=r"^nowhere.invalid: no such name after 0 s \(.*resources.wait_minutes"):
+        wait_for_name("nowhere.invalid", 0.1, lambda: None)
+
+
+def test_an_interrupt_ends_the_wait_for_a_name() -> None:
+    def heed() -> None:
+        raise Interrupted("while waiting")
+
+    with pytest.raises(Interrupted):
+        wait_for_name("nowhere.invalid", 60, heed)
+
+
+def test_a_name_that_is_known_costs_no_wait() -> None:
+    wait_for_name("localhost", 0, lambda: pytest.fail("waited"))

@@ -5,7 +5,8 @@
     POST /api/datasets/NAME/paths-info/REV          facts about some files
     HEAD, GET /datasets/NAME/resolve/REV/FILE       the bytes, with ranges
 
-Every request is kept in `requests` with its authorization, so that tests can say what was asked.
+Every request is kept in `requests` with its authorization, so that tests can say what was asked. `faults` are played
+once each, in order, when the bytes of a file (by the end of its name) are asked for.
 """
 
 import hashlib
@@ -59,6 +60,12 @@ class Hub:
 
     datasets: dict[str, Dataset]
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    """End of a path -> `429`, `503`, `cut` (the connection ends half-way) or `wrong` (other bytes of the same size)."""
+
+    def fault(self, path: str) -> str | None:
+        left = next((faults for end, faults in self.faults.items() if path.endswith(end) and faults), None)
+        return left.pop(0) if left else None
 
     def start(self) -> "Running":
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -147,6 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None or data is None:
             self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             return
+        fault = self.hub.fault(path) if self.command == "GET" else None
+        if fault in ("429", "503"):
+            self._json({"error": "come back later"}, int(fault), {"Retry-After": "0"})
+            return
+        if fault == "wrong":
+            data = bytes([data[0] ^ 1]) + data[1:-1] + bytes([data[-1] ^ 1])
         start, stop = 0, len(data)
         asked = self.headers.get("Range")
         if asked:
@@ -161,7 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(stop - start))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data[start:stop])
+            self.wfile.write(data[start : (start + stop) // 2 if fault == "cut" else stop])
+            self.close_connection = fault == "cut"
 
     def _json(self, value: object, status: int = 200, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
@@ -181,8 +195,12 @@ def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict[st
         below = PurePosixPath(path)
         if folder and folder not in map(str, below.parents):
             continue
-        oid = hashlib.sha1(data).hexdigest()
+        oid = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
         entries[path] = {"type": "file", "path": path, "size": len(data), "oid": oid}
+        if path.endswith((".parquet", ".zst")):
+            # Large files are kept apart, and listed by the sha256 of their bytes.
+            kept = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+            entries[path] |= {"lfs": kept, "oid": "0" * 40}
         for parent in below.parents:
             if str(parent) not in (".", folder) and str(parent).startswith(folder):
                 entries[str(parent)] = {"type": "directory", "path": str(parent), "oid": oid, "size": 0}

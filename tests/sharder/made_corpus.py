@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 
+from sharder.sources.corpus import Corpus, NoText, no_document
 from trainwright.spec.load import load_experiment
 from trainwright.spec.paths import Places
+from trainwright.store.text_shards import Drops
 
 REPOSITORY = Path(__file__).parents[2]
 SMALL = """
@@ -68,6 +70,22 @@ def jsonl(path: Path) -> list[str]:
     return ["data.source.kind=jsonl", f"data.path={path}"]
 
 
+def documents(corpus: Corpus, drops: Drops | None = None, place: Path = Path("unused")) -> list[str]:
+    """Return the documents of an opened source as the shard stage takes them; count what it drops."""
+    counted = Drops() if drops is None else drops
+    counted.update(corpus.left_out)
+    found = []
+    for file in corpus.files:
+        corpus.fetch(file, place)
+        for row in corpus.rows(file, 0, place):
+            reason = row.reason if isinstance(row, NoText) else no_document(row)
+            if reason is None:
+                found.append(row.decode())
+            else:
+                counted[reason] += 1
+    return found
+
+
 def digest(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder by its name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -105,6 +123,11 @@ def num_committed(folder: Path) -> int:
         return 0
 
 
+def num_slices(folder: Path) -> int:
+    """Return how many slices of a piece are committed now."""
+    return len(list(folder.glob("slice_*.json")))
+
+
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> bool:
     """Wait for a condition; return False when the process ended first."""
     deadline = time.monotonic() + seconds
@@ -115,3 +138,9 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], se
             return False
         time.sleep(0.002)
     raise AssertionError("neither the condition nor the end came")
+
+
+def words_of(root: Path, *overrides: str) -> list[str]:
+    """Return the words that shard a made experiment."""
+    root.mkdir(parents=True, exist_ok=True)
+    return ["shard", str(experiment_file(root)), *overrides]

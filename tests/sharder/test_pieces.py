@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 import pytest
 
 from sharder import pieces as module
-from sharder.pieces import encode_document, pieces
+from sharder.pieces import encode_text, pieces
 from sharder.tokenizer import with_chat_specials
 from trainwright.tokens.bundle import GPT2_PATTERN, GPT4_PATTERN
 
@@ -24,12 +24,10 @@ def test_pieces_are_bounded() -> None:
 @pytest.mark.parametrize("name", HARD)
 def test_a_document_that_the_pattern_cannot_take_is_encoded_all_the_same(pattern: str, name: str) -> None:
     bundle = with_chat_specials("bpe", pattern, RANKS, {})
-    tokens = encode_document(bundle, HARD[name])
-    assert tokens[0] == bundle.separator
-    assert (tokens == bundle.separator).sum() == 1
-    assert bundle.encoding.decode(tokens[1:].tolist()) == HARD[name]
+    tokens = encode_text(bundle, HARD[name])
+    assert bundle.encoding.decode(tokens.tolist()) == HARD[name]
 
 
 def test_ordinary_documents_are_encoded_whole() -> None:
     bundle = with_chat_specials("bpe", GPT4_PATTERN, RANKS, {})
-    assert encode_document(bundle, "a    b").tolist() == bundle.encode_document("a    b").tolist()
+    assert encode_text(bundle, "a    b").tolist() == bundle.encode("a    b").tolist()

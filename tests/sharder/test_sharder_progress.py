@@ -12,7 +12,7 @@ import pytest
 
 from made_corpus import REPOSITORY
 from sharder import progress
-from sharder.progress import Progress, facts_line
+from sharder.progress import Pause, Progress, facts_line
 
 
 def test_lines_come_now_and_then_when_nobody_watches(
@@ -50,3 +50,16 @@ def test_a_person_who_watches_sees_a_bar() -> None:
 
 def test_facts_are_one_line() -> None:
     assert facts_line({"stage": "shard", "documents": 3}) == "stage=shard documents=3"
+
+
+def test_long_work_is_done_again_after_a_longer_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    pause = Pause(5)
+    for took, rest in ((0.1, 5.0), (1.0, 20.0)):
+        assert pause.is_over()
+        now[0] += took
+        pause.again()
+        now[0] += rest - 0.01
+        assert not pause.is_over()
+        now[0] += 0.02

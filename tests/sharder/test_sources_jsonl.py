@@ -4,14 +4,16 @@ import json
 
 import pytest
 
-from sharder.sources.corpus import CorpusError, Request
-from sharder.sources.jsonl import open_jsonl
-from trainwright.spec.data import JsonlSource
+from made_corpus import documents
+from sharder.sources.corpus import CorpusError, NoText, Request
+from sharder.sources.jsonl import jsonl_rows, open_jsonl, refuse_bad
+from trainwright.spec.data import HubSource, JsonlSource, ParquetSource
 from trainwright.store.text_shards import Drops
 
 
 def read(path: Path, drops: Drops, **settings: Any) -> list[str]:
-    return list(open_jsonl(Request(JsonlSource(**settings), path, "data.path", path, {})).documents(drops))
+    corpus = open_jsonl(Request(JsonlSource(**settings), path, "data.path", path, {}))
+    return documents(corpus, drops)
 
 
 def test_every_drop_is_counted_by_its_reason(tmp_path: Path) -> None:
@@ -39,16 +41,25 @@ def test_text_comes_from_text_else_content_else_the_key_that_is_named(tmp_path: 
     assert read(tmp_path, Drops(), field="body") == ["c", "e"]
 
 
-def test_too_many_bad_lines_are_refused_with_the_first_of_them_and_the_counts(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 7)
-    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n{"text"\nnot json\n')
+FIRST = "b.jsonl:2: not JSON"
+
+
+def test_too_many_bad_lines_are_refused_with_the_first_of_them_and_the_counts() -> None:
     with pytest.raises(CorpusError) as error:
-        read(tmp_path, Drops(), max_bad_share=0.1)
-    sentence = str(error.value)
-    for part in (f"{tmp_path / 'b.jsonl'}:2: not JSON", "2 of 10 lines", "max_bad_share=0.1", "data.source.field"):
-        assert part in sentence
+        refuse_bad(JsonlSource(max_bad_share=0.1), {"not JSON": 1, "no text": 1, "empty": 5}, 10, FIRST)
+    for part in (FIRST, "2 of 10 lines", "max_bad_share=0.1", "data.source.field (looked for text or content)"):
+        assert part in str(error.value)
+    with pytest.raises(CorpusError, match=r"data\.source\.column \(looked for body\)"):
+        refuse_bad(HubSource(dataset="a/b", column="body"), {"not JSON": 1}, 2, FIRST)
 
 
-def test_as_many_bad_lines_as_allowed_are_accepted(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n' * 9 + "bad\n")
-    assert len(read(tmp_path, Drops(), max_bad_share=0.1)) == 9
+def test_as_many_bad_lines_as_allowed_are_accepted_and_other_sources_have_no_limit() -> None:
+    refuse_bad(JsonlSource(max_bad_share=0.1), {"not JSON": 1}, 10, FIRST)
+    refuse_bad(ParquetSource(), {"no text": 9}, 10, FIRST)
+
+
+def test_reading_goes_on_at_any_line_and_bad_lines_say_where_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\nbad\n{"text": "b"}\n')
+    assert list(jsonl_rows(path, None, 1)) == [NoText("not JSON", f"{path}:2"), b"b"]
+    assert list(jsonl_rows(path, None, 3)) == []

@@ -5,6 +5,7 @@ from pyarrow import parquet
 import pytest
 
 from hub import parquet_bytes
+from made_corpus import documents
 from sharder.sources.corpus import Request
 from sharder.sources.parquet import open_parquet, text_column
 from trainwright.spec.data import ParquetSource
@@ -14,7 +15,7 @@ from trainwright.store.text_shards import Drops
 
 def read(path: Path, drops: Drops | None = None, **settings: Any) -> list[str]:
     request = Request(ParquetSource(**settings), path, "data.path", path, {})
-    return list(open_parquet(request).documents(Drops() if drops is None else drops))
+    return documents(open_parquet(request), drops)
 
 
 def test_texts_of_every_row_group_and_file_come_in_order(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import subprocess
 import sys
 import sysconfig
 
-from made_corpus import REPOSITORY
+from made_corpus import REPOSITORY, documents
 from sharder.sources.corpus import Request
 from sharder.sources.stdlib import LEFT_OUT, StdlibCorpus, open_stdlib
 from trainwright.spec.data import StdlibSource
@@ -16,15 +16,15 @@ def opened(tmp_path: Path) -> StdlibCorpus:
 
 def test_every_file_is_a_document_or_a_counted_drop(tmp_path: Path) -> None:
     corpus, drops = opened(tmp_path), Drops()
-    documents = list(corpus.documents(drops))
-    assert len(documents) > 400
-    assert len(documents) + drops.total() == len(corpus.files)
-    assert (corpus.root / "abc.py").read_text(encoding="utf-8") in documents
+    found = documents(corpus, drops)
+    assert len(found) > 400
+    assert len(found) + drops.total() == len(corpus.files)
+    assert (corpus.listing.root / "abc.py").read_text(encoding="utf-8") in found
 
 
 def test_files_come_in_sorted_order_without_tests_and_packages(tmp_path: Path) -> None:
     corpus = opened(tmp_path)
-    names = [path.relative_to(corpus.root).as_posix() for path in corpus.files]
+    names = [file.name for file in corpus.files]
     assert names == sorted(names)
     assert not LEFT_OUT & {part for name in names for part in name.split("/")[:-1]}
     assert "json/decoder.py" in names
@@ -34,5 +34,5 @@ def test_the_fingerprint_is_the_same_inside_and_outside_a_virtual_environment(tm
     base = f"{sys.base_prefix}/bin/python{sysconfig.get_python_version()}"
     program = "import sysconfig; print(sysconfig.get_path('stdlib'))"
     outside = subprocess.run([base, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert str(opened(tmp_path).root) == outside.stdout.strip()
+    assert str(opened(tmp_path).listing.root) == outside.stdout.strip()
     assert opened(tmp_path).inputs == opened(tmp_path).inputs

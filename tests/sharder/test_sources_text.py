@@ -1,12 +1,14 @@
 from pathlib import Path
+from typing import Literal
 import pytest
 import gzip
 
 import zstandard
 
+from made_corpus import documents
 from sharder.sources import text as text_source
 from sharder.sources.corpus import Request
-from sharder.sources.text import open_text
+from sharder.sources.text import open_text, text_rows
 from trainwright.spec.data import TextSource
 from trainwright.spec.exits import UserError
 from trainwright.store.text_shards import Drops
@@ -17,7 +19,7 @@ BYTES = b"first line\nsecond line\n\n \nthird paragraph\n\xff broken\n\nlast"
 def read(tmp_path: Path, document: str) -> tuple[list[str], dict[str, int]]:
     drops = Drops()
     corpus = open_text(Request(TextSource(document=document), tmp_path, "data.path", tmp_path, {}))
-    return list(corpus.documents(drops)), dict(drops)
+    return documents(corpus, drops), dict(drops)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,11 @@ def test_a_document_without_end_is_refused_with_the_way_out(tmp_path: Path, monk
     (tmp_path / "a.txt").write_bytes(b"words\n" * 1000)
     with pytest.raises(UserError, match=r"a\.txt: a document of more than .* set data\.source\.document=line"):
         read(tmp_path, "file")
+
+
+@pytest.mark.parametrize("document", ["line", "blank_line", "file"])
+def test_reading_goes_on_at_any_document(tmp_path: Path, document: Literal["line", "blank_line", "file"]) -> None:
+    (tmp_path / "a.txt").write_bytes(BYTES)
+    whole = list(text_rows(tmp_path / "a.txt", document, 0))
+    for start in range(len(whole) + 1):
+        assert list(text_rows(tmp_path / "a.txt", document, start)) == whole[start:]

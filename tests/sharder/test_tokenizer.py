@@ -1,14 +1,18 @@
 import hashlib
 import logging
+import os
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
-from made_corpus import digest, experiment_file, facts, jsonl, made_documents, places, sharder, write_jsonl
+from made_corpus import REPOSITORY, digest, experiment_file, facts, jsonl, made_documents, places, sharder, write_jsonl
 from sharder import shard, tokenizer
-from sharder.tokenizer import GPT2_CACHE_FILES, PATTERNS, find_or_make, gpt2_bundle, run, train_bpe, with_chat_specials
+from sharder.tokenizer import PATTERNS, find_or_make, gpt2_bundle, run, train_bpe, with_chat_specials
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.paths import Places
+from trainwright.store.assets import GPT2_FILES
 from trainwright.tokens.bundle import CHAT_SPECIALS, Bundle, bytes_bundle, vocabulary_text
 from vocabularies import CACHE_FILES
 
@@ -206,16 +210,17 @@ def test_without_gpt2s_vocabulary_the_sentence_names_folder_and_files(tmp_path: 
     words = ("tokenizer", str(experiment_file(tmp_path)), "tokenizer.kind=gpt2")
     done = sharder(tmp_path, *words, HTTPS_PROXY="http://127.0.0.1:9")
     assert done.returncode == MissingError.exit == 69
-    for part in (str(tmp_path / "assets" / "tiktoken"), *GPT2_CACHE_FILES, *GPT2_CACHE_FILES.values()):
+    names = [name for what, entry in GPT2_FILES.items() for name in (what, entry.path)]
+    for part in (str(tmp_path / "assets" / "tiktoken"), *names):
         assert part in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
 def test_the_names_of_the_cache_files_are_the_hashes_of_their_addresses() -> None:
     base = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
-    for name, hashed in GPT2_CACHE_FILES.items():
-        assert hashlib.sha1((base + name).encode()).hexdigest() == hashed
-        assert CACHE_FILES[name][0] == hashed
+    for name, entry in GPT2_FILES.items():
+        assert hashlib.sha1((base + name).encode()).hexdigest() == entry.path
+        assert CACHE_FILES[name] == (entry.path, entry.sha256)
 
 
 def test_bytes_need_neither_text_nor_network(tmp_path: Path) -> None:
@@ -242,3 +247,24 @@ def test_a_tokenizer_has_one_maker(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tokenizer, "bytes_bundle", made_meanwhile)
     run(asked)
     assert seen == [True]
+
+
+def test_training_gives_the_same_vocabulary_whatever_the_threads(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    write_jsonl(corpus, made_documents(400))
+    program = (
+        "import sys, hashlib; from pathlib import Path; from sharder.tokenizer import PATTERNS, train_bpe\n"
+        "from trainwright.tokens.bundle import vocabulary_text\n"
+        "for name in PATTERNS: print(name, hashlib.sha256(vocabulary_text("
+        "train_bpe([Path(sys.argv[1])], 600, PATTERNS[name], 1 << 30)[0])).hexdigest())"
+    )
+    found = set()
+    for threads in ("1", "2", "5"):
+        environ = {**os.environ, "RAYON_NUM_THREADS": threads, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(corpus)], env=environ, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+    # The patterns differ, and so do the vocabularies.
+    assert len({line.split()[1] for line in found.pop().splitlines()}) == len(PATTERNS)

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from trainer.device import choose_device, describe_device, peak_flops, peak_memory_gib, prepare_device
-from trainwright.spec.exits import Exit, MissingError
+from tiny_run import tiny_experiment
+from trainer.device import choose_device, describe_device, explaining_memory, peak_flops, peak_memory_gib
+from trainer.device import power_watts, prepare_device
+from trainwright.spec.derived import Derived
+from trainwright.spec.exits import Exit, MissingError, UserError
 from trainwright.spec.experiment import Resources
 
 CPU = torch.device("cpu")
@@ -61,6 +65,7 @@ def test_ranks_share_the_cores_of_a_machine() -> None:
 def test_nothing_is_made_up_about_a_cpu() -> None:
     assert peak_flops(CPU) is None
     assert peak_memory_gib(CPU) is None
+    assert power_watts(CPU) is None
     assert "CPU" in describe_device(CPU)
 
 
@@ -73,6 +78,29 @@ def test_a_peak_is_known_by_the_devices_name_or_not_at_all(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: name)
     assert peak_flops(torch.device("cuda", 0)) == peak
+
+
+def test_a_device_without_room_is_refused_with_the_next_smaller_micro_batch(tmp_path: Path) -> None:
+    def refusal(*overrides: str) -> str:
+        derived = Derived(tiny_experiment(tmp_path, "train.global_batch_sequences=12", *overrides))
+        with pytest.raises(UserError) as caught, explaining_memory(derived, CPU):
+            raise torch.OutOfMemoryError("tried to allocate")
+        assert caught.value.exit == Exit.REFUSED
+        return str(caught.value)
+
+    ran_out = "the device's memory ran out; try"
+    said = f"train.micro_batch=6: {ran_out} train.micro_batch=4 or train.recompute=full or more ranks"
+    assert refusal("train.micro_batch=6") == said
+    said = f"train.micro_batch=1: {ran_out} more ranks"
+    assert refusal("train.micro_batch=1", "train.recompute=full") == said
+
+
+def test_power_is_not_guessed_where_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(device: torch.device) -> int:
+        raise ModuleNotFoundError(f"pynvml for {device}")
+
+    monkeypatch.setattr(torch.cuda, "power_draw", missing)
+    assert power_watts(torch.device("cuda", 0)) is None
 
 
 @pytest.mark.gpu

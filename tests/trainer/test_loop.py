@@ -14,7 +14,7 @@ from tiny_run import Ground, blank_model, tiny_experiment
 from trainer.checkpoint import named_state
 from trainer.data import Batch, Dealing, batches, open_corpus
 from trainer.initialise import initialise
-from trainer.loop import Parts, StepResult, train, train_step
+from trainer.loop import Parts, Spent, StepResult, train, train_step
 from trainer.optim import build_optimizer
 from trainer.ranks import Ranks
 from trainer.requests import Request, Requests
@@ -43,8 +43,8 @@ class Diary:
         self.lines.append(f"refuse {step}")
         self.refused.append(batch.cursor)
 
-    def record(self, step: int, result: StepResult, seconds: float) -> None:
-        assert seconds > 0
+    def record(self, step: int, result: StepResult, spent: Spent) -> None:
+        assert spent.seconds > spent.data_wait >= 0
         self.lines.append(f"step {step}")
         self.results.append(result)
 
@@ -99,7 +99,7 @@ def assembled(
             Parts(
                 derived=derived,
                 model=wrap(model),
-                optimizer=build_optimizer(experiment.optimizer, model),
+                optimizer=build_optimizer(derived, model),
                 batches=stream,
                 ranks=ranks,
                 requests=requests or Quiet(),

@@ -89,3 +89,32 @@ def test_a_gradient_passes_through_under_autocast() -> None:
     assert summed.item() == pytest.approx(expected.item(), rel=1e-2)
     assert (hidden.grad.double() - grad_hidden).norm() <= 2e-2 * grad_hidden.norm()
     assert (weight.grad.double() - grad_weight).norm() <= 2e-2 * grad_weight.norm()
+
+
+@given(num=st.integers(1, 17), seed=st.integers(0, 999))
+def test_the_z_loss_adds_the_square_of_the_logarithm_of_the_sum(num: int, seed: int) -> None:
+    hidden, weight, targets = case(num, seed)
+    summed = loss.summed_loss(hidden, weight, targets, None, loss.LossOptions(z_loss=0.01))
+    (summed * SCALE).backward()
+    exact = [each.detach().double().requires_grad_() for each in (hidden, weight)]
+    logits = exact[0] @ exact[1].T
+    z_terms = logits.logsumexp(1).square()[targets != IGNORED].sum()
+    expected = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum") + 0.01 * z_terms
+    gradients = torch.autograd.grad(expected * SCALE, exact)
+    assert torch.allclose(summed.detach().double(), expected.detach(), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(hidden.grad.double(), gradients[0], rtol=1e-4, atol=1e-6)
+    assert torch.allclose(weight.grad.double(), gradients[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_the_compiled_loss_is_the_plain_one(softcap: float | None) -> None:
+    found = []
+    for fused in (False, True):
+        hidden, weight, targets = case(17, 5)
+        summed = loss.summed_loss(hidden, weight, targets, softcap, loss.LossOptions(1e-3, fused))
+        summed.backward()
+        found.append((summed.detach(), hidden.grad, weight.grad))
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)

@@ -10,11 +10,69 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from families import FAMILIES
 from trainer.initialise import initialise
 from trainer.models import build_model
-from trainwright.spec.model import Llama
+from trainwright.spec.model import Enoki, Llama, Model, Nanochat, Qwen3
 
 NUM_LAYERS = 2
+RUNPOD = {"mlp": "silu", "bias": True, "tie_embeddings": True}
+
+
+COUNTED: dict[str, tuple[Model, int, int]] = {
+    # ADana's ladders: matrices as their rule counts them are held in tests/trainwright/test_shape.py.
+    "enoki-8": (Enoki(heads=8), 50257, 70_393_088),
+    "enoki-48": (Enoki(heads=48), 50257, 4_386_160_128),
+    "qwen3-4": (Qwen3(heads=4), 50257, 80_882_176),
+    # The RunPod guide's profiles, by arithmetic from their shapes.
+    "m3_medium": (Llama(dim=384, num_layers=6, num_heads=6, **RUNPOD), 32_000, 22_930_560),
+    "runpod_1b": (Llama(dim=2048, num_layers=20, num_heads=32, **RUNPOD), 32_000, 1_072_621_568),
+    "runpod_2b": (Llama(dim=2560, num_layers=24, num_heads=40, **RUNPOD), 32_000, 1_970_035_200),
+    "runpod_4b": (Llama(dim=3072, num_layers=32, num_heads=48, **RUNPOD), 32_000, 3_723_267_072),
+    # nanochat's dial, with the vocabulary of its first version.
+    "d4": (Nanochat(depth=4), 65_536, 36_700_160),
+    "d20": (Nanochat(depth=20), 65_536, 560_988_160),
+    "d26": (Nanochat(depth=26), 65_536, 1_081_999_360),
+    "d32": (Nanochat(depth=32), 65_536, 1_879_048_192),
+}
+"""Name -> settings, vocabulary, parameters of the real module."""
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_models_of_the_guides_have_the_parameters_that_are_stated(name: str) -> None:
+    chosen, vocab_size, parameters = COUNTED[name]
+    module = on_meta(chosen, vocab_size)
+    assert sum(each.numel() for each in module.parameters()) == parameters
+    assert chosen.num_parameters(vocab_size) == parameters
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_counts_of_a_family_are_those_of_its_module_and_of_the_products_that_torch_makes(family: str) -> None:
+    chosen, shape = FAMILIES[family], (2, 16)
+    parameters = dict(on_meta(chosen, 64).named_parameters())
+    matrices = {name: each.numel() for name, each in parameters.items() if each.dim() == 2}
+    rows = chosen.padded_vocab_size(64)
+    assert chosen.num_parameters(64) == sum(each.numel() for each in parameters.values())
+    assert chosen.matrix_parameters(64) == sum(matrices.values()) - (0 if chosen.shape.tied else rows * chosen.dim)
+    attention = 6 * chosen.num_layers * shape[1] * chosen.num_heads * chosen.head_dim
+    assert chosen.flops_per_token(64, shape[1]) == 6 * chosen.matrix_parameters(64) + attention
+    # torch counts attention without its mask.
+    stated = (chosen.flops_per_token(64, shape[1]) + attention) * shape[0] * shape[1]
+    assert products(chosen, shape, rows, backward=False) * 3 == stated
+    assert products(chosen, shape, rows, backward=True) == stated
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_logits_of_a_family_vary_as_its_shape_says(family: str) -> None:
+    # A tied embedding still holds the current token; wide enough, the rest is the law's.
+    chosen = FAMILIES[family]
+    if chosen.shape.tied:
+        chosen = chosen.model_copy(update={"tie_embeddings": False})
+    model = build_model(chosen, 512, 32)
+    initialise(model, 0)
+    with torch.no_grad():
+        logits: Tensor = model(torch.arange(512).view(16, 32))
+    assert logits.var().item() == pytest.approx(chosen.initial_logit_variance, rel=0.1)
 
 
 @st.composite
@@ -36,7 +94,7 @@ def settings(draw: st.DrawFn) -> Llama:
     )
 
 
-def on_meta(chosen: Llama, vocab_size: int) -> nn.Module:
+def on_meta(chosen: Model, vocab_size: int) -> nn.Module:
     with torch.device("meta"):
         return build_model(chosen, chosen.padded_vocab_size(vocab_size), 16)
 
@@ -60,10 +118,10 @@ def test_the_flops_of_a_token_have_a_closed_form(chosen: Llama, vocab_size: int,
     assert chosen.flops_per_token(vocab_size, seq_len) == 6 * (matrices + output) + attention
 
 
-def products(chosen: Llama, shape: tuple[int, int], *, backward: bool) -> int:
+def products(chosen: Model, shape: tuple[int, int], rows: int = 64, *, backward: bool) -> int:
     """Return the FLOPs of all matrix products as torch counts them; attention in its plain form, unmasked."""
     with torch.device("meta"):
-        model = build_model(chosen, 64, shape[1])
+        model = build_model(chosen, rows, shape[1])
         model.reset_buffers(torch.device("meta"))
         tokens = torch.zeros(shape, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

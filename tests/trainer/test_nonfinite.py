@@ -4,6 +4,7 @@ from collections.abc import Iterable
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ BAD = StepResult(math.nan, 0.1, Agreed(math.nan, math.nan, Request.NONE, save_du
 
 
 def batch(cursor: int) -> Batch:
-    return Batch((), 512, cursor, cursor + 8)
+    return Batch(torch.empty(0), None, 512, cursor, cursor + 8)
 
 
 def test_more_in_a_row_than_allowed_ask_for_a_return(caplog: pytest.LogCaptureFixture) -> None:
@@ -65,8 +66,8 @@ def poison(ground: Ground, folder: Path, monkeypatch: pytest.MonkeyPatch, cursor
         with batches(*opened, Dealing(8, 1, 0, 1), cursor) as stream:
             bad += [row.tobytes() for row in next(stream).passes[0][1].numpy()]
 
-    def spoiled(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        loss = summed_loss(hidden, weight, targets)
+    def spoiled(hidden: Tensor, weight: Tensor, targets: Tensor, *options: Any) -> Tensor:
+        loss = summed_loss(hidden, weight, targets, *options)
         rows = [row.tobytes() for row in targets.view(-1, 64).numpy()]
         return loss * math.nan if set(rows) & set(bad) else loss
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from tiny_run import blank_model, tiny_experiment
-from trainer.parallelize import computing, parallelize, set_gradient_sync
+from trainer.initialise import initialise
+from trainer.parallelize import parallelize, set_gradient_sync
 from trainwright.spec.derived import Derived
 from trainwright.spec.experiment import Experiment
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -27,19 +26,41 @@ def test_one_rank_gets_the_model_as_it_is(experiment: Experiment) -> None:
     set_gradient_sync(model, sync=False)
 
 
-def test_bf16_is_computed_on_one_rank_with_parameters_in_fp32(experiment: Experiment) -> None:
-    weight, inputs = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2)
-    with computing(experiment.train, CPU, None):
-        product = inputs @ weight
-    assert product.dtype == torch.bfloat16
-    product.sum().backward()
-    assert weight.grad is not None
-    assert weight.grad.dtype == torch.float32
+def outputs(experiment: Experiment) -> tuple[torch.Tensor, torch.nn.Module]:
+    """Return the loss of some tokens after one backward pass, and the model."""
+    derived = Derived(experiment)
+    model = parallelize(blank_model(derived), experiment.train, None)
+    initialise(model, 3)
+    tokens = torch.arange(2 * 9).view(2, 9) % 7
+    loss = model(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    return loss.detach(), model
 
 
-def test_fp32_is_computed_as_it_is_written(tmp_path: Path) -> None:
-    with computing(tiny_experiment(tmp_path).train, CPU, None):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+@pytest.mark.parametrize("family", [(), ("model.kind=enoki", "model.heads=2"), ("model.kind=qwen3", "model.heads=1")])
+def test_one_rank_computes_in_bf16_with_weights_and_gradients_in_fp32(tmp_path: Path, family: tuple[str, ...]) -> None:
+    wide, model = outputs(tiny_experiment(tmp_path, *family))
+    narrow, cast = outputs(tiny_experiment(tmp_path, "train.precision=bf16", *family))
+    seen: list[torch.dtype] = []
+    cast.blocks[0].register_forward_hook(lambda *each: seen.append(each[-1].dtype))
+    assert cast(torch.zeros((1, 4), dtype=torch.int64)).dtype == torch.bfloat16
+    assert seen == [torch.bfloat16]
+    assert narrow.dtype == torch.float32
+    assert narrow != wide
+    torch.testing.assert_close(narrow, wide, rtol=1e-2, atol=0)
+    for (name, found), expected in zip(cast.named_parameters(), model.parameters(), strict=True):
+        assert found.dtype == found.grad.dtype == torch.float32, name
+        assert (found.grad - expected.grad).norm() <= 0.05 * expected.grad.norm() + 1e-6, name
+
+
+@pytest.mark.parametrize("how", ["selective", "full"])
+def test_what_is_recomputed_is_the_same_to_the_bit(tmp_path: Path, how: str) -> None:
+    kept_loss, kept = outputs(tiny_experiment(tmp_path))
+    loss, model = outputs(tiny_experiment(tmp_path, f"train.recompute={how}"))
+    assert torch.equal(loss, kept_loss)
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in kept.named_parameters()]
+    for found, expected in zip(model.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(found.grad, expected.grad)
 
 
 # torch's own compiler still uses the scripting that torch has deprecated.

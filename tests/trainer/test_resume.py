@@ -43,8 +43,9 @@ DAMAGES = (flip, cut, remove)
 @pytest.fixture
 def parts(tmp_path: Path) -> tuple[nn.Module, torch.optim.Optimizer]:
     experiment = tiny_experiment(tmp_path)
-    model = blank_model(Derived(experiment))
-    return model, build_optimizer(experiment.optimizer, model)
+    derived = Derived(experiment)
+    model = blank_model(derived)
+    return model, build_optimizer(derived, model)
 
 
 @pytest.fixture

@@ -10,29 +10,32 @@ import torch
 
 from tiny_run import Ground, copy_run, drop_after, losses, make_run, rows, scores, steps, tiny_experiment, train_here
 from trainer.agree import Agreed
-from trainer.loop import StepResult
+from trainer.loop import Spent, StepResult
 from trainer.metrics import Metrics, step_row
 from trainer.ranks import Ranks
 from trainer.requests import Request
 from trainwright.spec.derived import Derived
 from trainwright.spec.paths import RunFolder
 
-KEYS = {"step", "loss", "lr", "grad_norm", "tokens", "step_seconds", "tokens_per_second", "mfu", "peak_memory_gib"}
+KEYS = {
+    *("step", "loss", "lr", "grad_norm", "tokens", "step_seconds", "data_wait_seconds", "tokens_per_second"),
+    *("epoch", "tokens_per_second_per_device", "mfu", "peak_memory_gib", "power_watts"),
+}
 RESULT = StepResult(2.5, 1e-3, Agreed(2.5 * 512, 0.75, Request.NONE, save_due=False))
 
 
 def test_a_row_of_a_step_has_its_documented_names(one_rank: RunFolder) -> None:
-    assert {frozenset(row) for row in steps(one_rank)} == {frozenset(KEYS | {"time"})}
+    assert {frozenset(row) for row in steps(one_rank)} == {frozenset(KEYS | {"time", "save_seconds", "eta_seconds"})}
 
 
 def test_bf16_rows_have_the_same_names(ground: Ground, tmp_path: Path) -> None:
     run = make_run(ground, tmp_path / "run", "train.precision=bf16", "train.steps=3")
     assert train_here(run) == 0
-    assert {frozenset(row) for row in steps(run)} == {frozenset(KEYS | {"time"})}
+    assert {frozenset(row) for row in steps(run)} == {frozenset(KEYS | {"time", "save_seconds", "eta_seconds"})}
 
 
 def test_a_row_counts_the_tokens_of_all_ranks(tmp_path: Path, one: Ranks) -> None:
-    row = step_row(Derived(tiny_experiment(tmp_path)), one, 3, RESULT, 0.5)
+    row = step_row(Derived(tiny_experiment(tmp_path)), one, 3, RESULT, Spent(0.5, 0.125))
     assert row["tokens"] == 3 * 8 * 64
     assert row["tokens_per_second"] == 8 * 64 / 0.5
     assert (row["loss"], row["lr"], row["grad_norm"]) == (2.5, 1e-3, 0.75)
@@ -112,6 +115,6 @@ def test_the_peak_of_a_device_makes_the_utilisation(
 ) -> None:
     derived = Derived(tiny_experiment(tmp_path))
     monkeypatch.setattr("trainer.metrics.peak_flops", lambda _device: 1e12)
-    row = step_row(derived, one, 1, RESULT, 0.5)
+    row = step_row(derived, one, 1, RESULT, Spent(0.5, 0.125))
     assert row["mfu"] == pytest.approx(512 * derived.flops_per_token / 0.5 / 1e12)
     assert one.device == torch.device("cpu")

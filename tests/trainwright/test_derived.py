@@ -113,3 +113,45 @@ def test_facts_hold_every_number_that_show_prints(experiment_file: Write) -> Non
         "warmup_steps": 0,
         "tokens_per_step": 256,
     }
+
+
+REAL_MODULE = (
+    "real module: 70,393,088 parameters, 18,881,792 of them outside embedding and output; 7,424 are norms and biases, "
+    "which the two counts above leave out"
+)
+
+
+def test_enoki_with_eight_heads_is_printed_as_its_guide_expects(experiment_file: Write) -> None:
+    tokenizer = ("tokenizer.kind=gpt2", "optimizer.lr=1e-3")
+    lines = derived(experiment_file(), *tokenizer, "model.kind=enoki", "model.heads=8").dimension_lines()
+    assert lines == [
+        "n_head=8, n_layer=6, n_embd=512",
+        "mlp_hidden_dim=2048, qkv_dim=64",
+        "non_emb_params=18,874,368 (18.9M)",
+        "total_params=70,385,664 (70.4M)",
+        REAL_MODULE,
+    ]
+
+
+def test_a_tied_table_is_counted_once_in_both_totals(experiment_file: Write) -> None:
+    found = derived(experiment_file(), "model.tie_embeddings=true")
+    lines = found.dimension_lines()
+    by_rule = found.num_parameters - found.experiment.model.shape.vectors
+    assert lines[3].startswith(f"total_params={by_rule:,} ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("model.kind=enoki", "model.heads=1"), "model.heads=1: makes no layer"),
+        (("model.kind=nanochat", "model.head_width=63"), "model.head_width=63: is odd"),
+        (("model.bias=true", "model.qkv_bias=true"), "model.bias covers these already"),
+        (("model.rope_low=4",), "model.rope_high=4.0: must be above model.rope_low 4"),
+        (("model.kind=moon",), "model.kind=moon: choose one of llama, enoki, qwen3, nanochat"),
+        (("model.kind=enoki", "model.dim=3"), "model.dim: unknown key"),
+    ],
+)
+def test_wrong_choices_of_a_family_are_named(experiment_file: Write, words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        derived(experiment_file(), *words)
+    assert said in str(caught.value)

@@ -16,9 +16,9 @@ Write = Callable[..., Path]
 def test_kinds_are_read_from_the_schema() -> None:
     assert kinds("data.source") == ("stdlib", "text", "jsonl", "parquet", "fineweb")
     assert kinds("tokenizer") == ("bpe", "gpt2", "bytes")
-    assert kinds("model") == ("llama",)
-    assert kinds("optimizer") == ("adamw",)
-    assert kinds("schedule") == ("cosine",)
+    assert kinds("model") == ("llama", "enoki", "qwen3", "nanochat")
+    assert kinds("optimizer") == ("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4", "muon")
+    assert kinds("schedule") == ("cosine", "cos_inf", "linear", "wsd", "constant")
 
 
 def test_what_is_free_on_resume_is_what_decides_nothing_that_is_learned() -> None:

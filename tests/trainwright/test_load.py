@@ -27,6 +27,7 @@ def refusal(path: Path, *overrides: str) -> str:
     return text.removeprefix(str(path)).removeprefix(": ")
 
 
+HORIZONS = "steps, tokens, tokens_per_parameter, tokens_per_matrix_weight, flops"
 BAD_VALUES = {
     "seed=1.5": "expected a whole number, such as 8 or 1e6",
     "seed=yes": "expected a whole number, such as 8 or 1e6",
@@ -40,14 +41,14 @@ BAD_VALUES = {
     "optimizer.lr=-1": "must be above 0.0",
     "optimizer.lr=fast": "expected a number, such as 0.1 or 3e-4",
     "optimizer.lr=nan": "expected a finite number",
-    "optimizer.kind=sgd": "choose one of adamw",
+    "optimizer.kind=sgd": "choose one of adamw, adana, dana-mk4, dana-star, dana-star-mk4, muon",
     "optimizer.beta1=1.5": "must be at most 1.0",
     "name=Tiny_Run": "use lower-case letters, digits and dashes, at most 52 characters",
     "data.source.kind=jsnl": "choose one of stdlib, text, jsonl, parquet, fineweb",
     "data.path=x": "the source stdlib reads no local files; leave it out, or use text, jsonl or parquet",
     "model.num_heads=7": "model.dim 64 is not divisible by it; try 4 or 8",
-    "train.tokens=5": "give exactly one of steps, tokens, tokens_per_parameter, flops (steps and tokens are given)",
-    "train.steps=null": "give exactly one of steps, tokens, tokens_per_parameter, flops (none is given)",
+    "train.tokens=5": f"give exactly one of {HORIZONS} (steps and tokens are given)",
+    "train.steps=null": f"give exactly one of {HORIZONS} (none is given)",
     "schedule.warmup_steps=11": "the whole run has 10 steps; give fewer",
     "resources.walltime_minutes=12:30:00": "expected a number, such as 0.1 or 3e-4",
     "train.steps.x=3": "train.steps is a single value and has no x",

@@ -1,11 +1,13 @@
 """The order of samples: a permutation that needs no memory, and a sequence that ranks and batches only cut."""
 
+import time
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from trainwright.tokens.order import SampleOrder, permute
+from trainwright.tokens.order import SampleOrder, permute, unpermute
 
 SHARDS = st.lists(st.integers(1, 400), min_size=1, max_size=6).filter(lambda shards: sum(shards) > 1).map(tuple)
 ORDERS = st.builds(SampleOrder, SHARDS, st.integers(1, 40), st.integers(0, 2**63 - 1), st.none() | st.integers(1, 600))
@@ -18,6 +20,34 @@ def positions(count: int, start: int = 0) -> np.ndarray[tuple[int], np.dtype[np.
 @given(st.integers(1, 3000), st.binary(max_size=8))
 def test_permute_is_a_bijection_for_every_size(size: int, key: bytes) -> None:
     assert np.array_equal(np.sort(permute(positions(size), size, key)), positions(size))
+
+
+@given(st.integers(1, 3000), st.binary(max_size=8), st.data())
+def test_unpermute_finds_the_way_back(size: int, key: bytes, data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, size - 1))
+    (image,) = permute(positions(1, position), size, key).tolist()
+    assert unpermute(image, size, key) == position
+
+
+@given(ORDERS, st.integers(0, 300), st.integers(1, 300))
+def test_targets_are_counted_without_visiting_the_samples(order: SampleOrder, start: int, count: int) -> None:
+    total, length = sum(order.shard_tokens), order.seq_len_tokens
+    samples = order.samples(positions(count, start)).tolist()
+    counted = sum(min((sample + 1) * length, total - 1) - sample * length for sample in samples)
+    assert order.num_targets(start, start + count) == counted
+
+
+def test_the_batch_at_sample_a_billion_of_a_trillion_tokens_is_found_at_once() -> None:
+    shard_tokens = tuple(100_000_000 + index for index in range(10_000))
+    seconds = []
+    for seed in range(3):
+        started = time.perf_counter()
+        order = SampleOrder(shard_tokens, 1000, seed, group_tokens=200_000_000)
+        samples = order.samples(positions(512, 3 * order.num_samples + 10**9))
+        seconds.append(time.perf_counter() - started)
+        assert len(set(samples.tolist())) == 512
+    # 0.01 s, unless others work on the same cores.
+    assert min(seconds) < 0.05
 
 
 def test_permute_stays_inside_a_range_too_large_to_list() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from trainwright.spec.exits import MissingError
 from trainwright.spec.load import load_experiment
 from trainwright.spec.paths import Places
 from trainwright.store.assets import GPT2_FILES, assets_of, file_asset, refuse_missing
-from trainwright.store.files import FileEntry, write_bytes
+from trainwright.store.files import FileEntry, write_bytes, write_json
 from trainwright.store.text_shards import TextManifest
 
 
@@ -65,6 +66,24 @@ def test_weights_are_needed_until_the_run_has_its_own(places: Callable[..., Plac
     assert needed(place) == ["train.init_from"]
     write_bytes(place.run.checkpoints / "step_00000001" / "manifest.json", b"{}")
     assert needed(place) == []
+
+
+def test_a_model_of_the_hub_is_needed_until_it_is_whole_and_a_folder_until_it_is_there(
+    places: Callable[..., Places], tmp_path: Path
+) -> None:
+    place = places("train.init_from=hub:some/model@v1")
+    assert needed(place) == ["train.init_from"]
+    with pytest.raises(MissingError, match=r"hub:some/model@v1: is not in .*; run `trainwright fetch small`"):
+        refuse_missing(place)
+    folder = place.assets / "models" / "some--model@v1"
+    entry = write_bytes(folder / "config.json", b"{}")
+    assert needed(place) == ["train.init_from"]
+    write_json(folder / "manifest.json", {"files": [asdict(entry)]})
+    assert needed(place) == []
+    theirs = places(f"train.init_from={tmp_path}/theirs")
+    assert needed(theirs) == ["train.init_from"]
+    write_bytes(tmp_path / "theirs" / "config.json", b"{}")
+    assert needed(theirs) == []
 
 
 def test_a_file_of_another_content_is_not_in_place(tmp_path: Path) -> None:

@@ -12,14 +12,17 @@ import zstandard
 from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST
 from trainwright.store import text_shards
+from trainwright.spec.data import Compression
 from trainwright.store.text_shards import (
+    ENDING_OF,
     BadLineError,
     Drops,
+    ShardFile,
     TextManifest,
     TextShardWriter,
     describe_file,
+    json_line,
     json_text,
-    open_binary,
     read_documents,
     read_lines,
 )
@@ -107,13 +110,6 @@ def test_a_source_that_gives_fewer_documents_than_before_is_refused(tmp_path: Pa
     manifest = write(tmp_path, list("abcdef"))
     with pytest.raises(UserError, match="2 documents fewer than its shards hold"):
         write(tmp_path, list("abcd"), manifest=manifest)
-
-
-def test_discard_takes_back_everything(tmp_path: Path) -> None:
-    with TextShardWriter(tmp_path, begun(), 1, Drops()) as writer:
-        writer.add("a", 1)
-        writer.discard()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_identity_is_the_text_not_how_it_was_asked_for(tmp_path: Path) -> None:
@@ -267,15 +263,46 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
         list(read_lines(bomb))
 
 
-def test_one_step_of_a_bomb_is_bounded(tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.zst"
-    bomb.write_bytes(zstandard.compress(bytes(1 << 28)))
-    with open_binary(bomb) as file:
-        assert file.read(10) == bytes(10)
-        assert len(file.raw._output) <= (text_shards.ZSTD_INPUT_BYTES // 4 + 1) * (128 << 10)
-
-
 def test_the_key_of_the_text_may_be_named() -> None:
     assert json_text(b'{"text": "a", "body": "b"}', "body") == "b"
     with pytest.raises(BadLineError, match="no text"):
         json_text(b'{"text": "a"}', "body")
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",))))
+def test_a_line_is_what_a_json_encoder_writes(text: str) -> None:
+    assert json_line(text.encode()) == b'{"text":' + json.dumps(text, ensure_ascii=False).encode() + b"}\n"
+
+
+@pytest.mark.parametrize("compression", ["zstd", "gzip", "none"])
+def test_shards_put_one_after_the_other_read_as_one(tmp_path: Path, compression: Compression) -> None:
+    for number, documents in enumerate((["one", "two\n"], ["three"])):
+        shard = ShardFile(tmp_path / f"{number}{ENDING_OF[compression]}", compression)
+        for text in documents:
+            shard.add_line(json_line(text.encode()), len(text))
+        shard.commit()
+    whole = tmp_path / f"whole{ENDING_OF[compression]}"
+    whole.write_bytes(b"".join(path.read_bytes() for path in sorted(tmp_path.glob("?.*"))))
+    assert list(read_documents(whole)) == ["one", "two\n", "three"]
+
+
+def test_documents_may_be_passed_over_by_count(tmp_path: Path) -> None:
+    documents = list("abcdefgh")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    write(whole, documents)
+    with TextShardWriter(cut, begun(), 3, Drops()) as writer:
+        for text in documents[:4]:
+            writer.add(text, 1)
+    with TextShardWriter(cut, TextManifest.read(cut), 3, Drops(empty=2)) as writer:
+        assert writer.to_pass == 3
+        writer.pass_over(2)
+        for text in documents[2:]:
+            writer.add(text, 1)
+        writer.commit_rest()
+        writer.complete()
+    assert contents(cut) == contents(whole)
+
+
+def test_every_character_is_written_as_a_json_encoder_does() -> None:
+    text = "".join(chr(code) for code in (*range(0x3000), 0xD7FF, 0xE000, 0xFFFF, 0x1F642, 0x10FFFF))
+    assert json_line(text.encode()) == b'{"text":' + json.dumps(text, ensure_ascii=False).encode() + b"}\n"

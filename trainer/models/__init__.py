@@ -5,9 +5,12 @@ from collections.abc import Callable
 from torch import nn
 
 from trainer.models.llama import LlamaModel
-from trainwright.spec.model import Llama, Model
+from trainwright.spec.model import Model
 
-MODELS: dict[str, Callable[[Llama, int, int], nn.Module]] = {"llama": LlamaModel}
+MODELS: dict[str, Callable[[Model, int, int], nn.Module]] = dict.fromkeys(
+    ("llama", "enoki", "qwen3", "nanochat"), LlamaModel
+)
+"""The families differ by choices that one transformer has; see `trainwright.spec.shape`."""
 
 
 def build_model(settings: Model, vocab_size: int, seq_len_tokens: int) -> nn.Module:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from trainwright.spec.experiment import Experiment
+from trainwright.spec.rates import matrix_weights, muon_rates, peak_rate
+from trainwright.spec.scaling import MuonRates, Ruled, depth_batch_tokens
 from trainwright.spec.settings import Problem
 
 
@@ -29,6 +31,8 @@ class Derived:
         train = self.experiment.train
         if train.global_batch_sequences is not None:
             return train.global_batch_sequences
+        if train.batch_rule is not None:
+            return max(1, int(depth_batch_tokens(matrix_weights(self.experiment)).value) // train.seq_len_tokens)
         assert train.tokens_per_step is not None
         return train.tokens_per_step // train.seq_len_tokens
 
@@ -69,6 +73,8 @@ class Derived:
             tokens: float = train.tokens
         elif train.tokens_per_parameter is not None:
             tokens = train.tokens_per_parameter * self.num_parameters
+        elif train.tokens_per_matrix_weight is not None:
+            tokens = train.tokens_per_matrix_weight * matrix_weights(self.experiment)
         else:
             assert train.flops is not None
             tokens = train.flops / self.flops_per_token
@@ -83,6 +89,23 @@ class Derived:
         return round(schedule.warmup_fraction * self.steps)
 
     @property
+    def peak(self) -> Ruled:
+        """Return the peak learning rate with its rule."""
+        found = peak_rate(self.experiment, self.global_batch_sequences)
+        assert found is not None
+        return found
+
+    @property
+    def peak_lr(self) -> float:
+        """Return the peak learning rate: given, or by the scaling rule of the model's family."""
+        return self.peak.value
+
+    @property
+    def muon_rates(self) -> MuonRates | None:
+        """Return the peak rates of Muon's kinds of parameters; None for other optimizers."""
+        return muon_rates(self.experiment, self.global_batch_sequences)
+
+    @property
     def expected_first_loss(self) -> float:
         """Return the mean loss that random weights imply: ln(vocabulary) + half the variance of the logits.
 
@@ -93,18 +116,43 @@ class Derived:
     def facts(self) -> dict[str, int | float]:
         """Return every derived number by name, for `show` and for the run's first lines."""
         names = (
-            "ranks global_batch_sequences tokens_per_step grad_accum steps warmup_steps vocab_size num_parameters "
-            "flops_per_token expected_first_loss"
+            "ranks global_batch_sequences tokens_per_step grad_accum steps warmup_steps peak_lr vocab_size "
+            "num_parameters flops_per_token expected_first_loss"
         )
         facts: dict[str, int | float] = {name: getattr(self, name) for name in names.split()}
         facts["total_tokens"] = self.steps * self.tokens_per_step
         facts["total_flops"] = float(self.steps * self.tokens_per_step * self.flops_per_token)
         return facts
 
+    def dimension_lines(self) -> list[str]:
+        """Return the model's dimensions and its counts: matrices alone, as scaling rules count, and the real module's.
+
+        The first four lines are worded as ADana's authors word them.
+        """
+        model, shape, rows = self.experiment.model, self.experiment.model.shape, self.vocab_size
+        tables = (1 if shape.tied else 2) * rows * shape.dim
+        by_rule = shape.block_matrices + tables
+        outside = f"{self.num_parameters - tables:,} of them outside embedding and output"
+        rest = f"{shape.vectors:,} are norms and biases, which the two counts above leave out"
+        return [
+            f"n_head={model.num_heads}, n_layer={model.num_layers}, n_embd={model.dim}",
+            f"mlp_hidden_dim={model.mlp_dim}, qkv_dim={model.head_dim}",
+            f"non_emb_params={shape.block_matrices:,} ({shape.block_matrices / 1e6:.1f}M)",
+            f"total_params={by_rule:,} ({by_rule / 1e6:.1f}M)",
+            f"real module: {self.num_parameters:,} parameters, {outside}; {rest}",
+        ]
+
 
 def cross_problems(experiment: Experiment) -> Iterator[Problem]:
     """Yield what is wrong between sections; the sections themselves are already sound."""
     derived, train = Derived(experiment), experiment.train
+    if peak_rate(experiment, derived.global_batch_sequences) is None:
+        kinds = f"optimizer.kind {experiment.optimizer.kind} on model.kind {experiment.model.kind}"
+        yield Problem("optimizer.lr", None, f"no scaling rule knows {kinds}; give a peak learning rate")
+    shard_ranks = experiment.resources.shard_ranks
+    if shard_ranks is not None and derived.ranks % shard_ranks:
+        hint = f"the {derived.ranks} ranks cannot be cut into groups of so many; give a divisor"
+        yield Problem("resources.shard_ranks", shard_ranks, hint)
     batch, pass_size = derived.global_batch_sequences, train.micro_batch * derived.ranks
     if batch % pass_size:
         in_tokens = train.tokens_per_step is not None

@@ -7,10 +7,12 @@ from pydantic import BaseModel, Field
 
 from trainwright.spec.data import BytesTokenizer, Data, Tokenizer
 from trainwright.spec.model import Llama, Model
+from trainwright.spec.optimizers import AdamW, Optimizer
+from trainwright.spec.schedules import Cosine, Schedule
 from trainwright.spec.settings import Count, CountOrZero, Name, OptionalCount, OptionalImage, OptionalName
 from trainwright.spec.settings import OptionalPositive, OptionalText, Positive, Problem, Settings, VariableNames
 from trainwright.spec.targets import Targets
-from trainwright.spec.training import AdamW, Checkpoint, Cosine, Evaluation, Logging, Optimizer, Schedule, Train
+from trainwright.spec.training import Checkpoint, Evaluation, Logging, Train
 
 
 class Resources(Settings):
@@ -22,6 +24,10 @@ class Resources(Settings):
     """Training processes on each machine: one for each GPU, or any number on CPUs."""
     device: Literal["cuda", "cpu", "auto"] = "cuda"
     """What the ranks compute on; `auto` takes GPUs when every rank of the machine can have one, else the CPU."""
+    shard_ranks: OptionalCount = None
+    """Ranks that share one copy of the model, such as those of one machine; null shares it among all."""
+    gpu: OptionalText = None
+    """The GPU that is planned for, such as H100; null takes what the target asks for."""
     walltime_minutes: OptionalPositive = None
     """The machine is taken away this long after boot started; the run saves and stops in time. Null is no limit."""
     hang_minutes: Positive = 10.0
@@ -126,7 +132,10 @@ FREE_ON_RESUME = (
     "train.tokens",
     "train.tokens_per_parameter",
     "train.flops",
+    "train.tokens_per_matrix_weight",
     "train.micro_batch",
+    "train.recompute",
+    "train.reduce_every_pass",
     "train.compile",
     "evaluation",
     "checkpoint",
@@ -143,7 +152,15 @@ FREE_ON_RESUME = (
     "data.validation",
     "data.shard",
     "data.workers",
+    "data.encoder",
+    "data.max_epochs",
     "data.reuse_shards",
+    "data.memory_mib",
+    "data.disk_reserve_gib",
+    "data.work",
+    "data.temporary",
+    "data.remove_work_files",
+    "data.source.download",
     "tokenizer.path",
 )
 """Fields that may change on a run that exists; every other field decides what is learned and is fixed."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import yaml
@@ -22,9 +23,11 @@ from trainwright.spec.exits import UserError
 from trainwright.spec.experiment import Experiment, default_kind, kinds, walk_problems
 from trainwright.spec.settings import ABSENT, Problem
 from trainwright.spec.sites import site_values
-from trainwright.spec.variables import RUN_CONFIG, boot_values
+from trainwright.spec.variables import RUN_CONFIG, RUN_CONFIG_TEXT, boot_values
 
 MAX_FILE_BYTES = 1 << 20
+OF_DEFAULT_KIND = ("model", "optimizer", "schedule")
+"""Sections whose `kind` may be left out of the file."""
 MAX_DEPTH = 16
 """Levels of nesting; PyYAML's time grows with their square, and its stack with each."""
 
@@ -53,6 +56,8 @@ class Loaded:
 
 CARRIED = Path(__file__).resolve().parents[2] / "experiments"
 """The experiments that travel with this code."""
+CARRIED_TO = "/opt/trainwright/experiments"
+"""The same folder in the image."""
 
 
 class ExperimentError(UserError):
@@ -69,6 +74,8 @@ def find_experiment(name: str | None, environ: Mapping[str, str] = os.environ) -
     A name is looked for beside this code too: the image carries the experiments, and starts in any folder.
     """
     given = name or environ.get(RUN_CONFIG)
+    if not given and environ.get(RUN_CONFIG_TEXT):
+        return _in_scratch(environ[RUN_CONFIG_TEXT])
     if not given:
         raise UserError(f"no experiment given: name a file, or set {RUN_CONFIG}")
     path = Path(given)
@@ -81,6 +88,13 @@ def find_experiment(name: str | None, environ: Mapping[str, str] = os.environ) -
     known = next((names for folder in folders if (names := sorted(file.stem for file in folder.glob("*.yaml")))), [])
     ways = f"; experiments here: {', '.join(known)}" if known else ""
     raise UserError(f"{given}: no such experiment file{ways}")
+
+
+def _in_scratch(text: str) -> Path:
+    """Write an experiment that came as text into scratch; its size is judged where it is read, as any file's is."""
+    path = Path(mkdtemp(prefix="experiment-")) / "experiment.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -103,6 +117,7 @@ def load_experiment(
     source = read_source(path)
     tree, lines = parse(source, str(path))
     origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    _add_default_kinds(tree, lines)
     # A kind comes before the settings of that kind, in whatever order they were given.
     split = [(*_split_override(override), override) for override in overrides]
     for key, text, override in sorted(split, key=lambda one: not one[0].endswith(".kind")):
@@ -213,14 +228,17 @@ def _split_override(override: str) -> tuple[str, str]:
 
 
 def _add_default_kinds(tree: Tree, lines: Mapping[str, int]) -> None:
-    """Let an override reach into a block that the file leaves to its default: that block keeps its default kind."""
-    for section in ("tokenizer", "data.source"):
+    """Let an override reach into a block that the file leaves to its default: that block keeps its default kind.
+
+    Where one kind is what nearly all runs want, a block that is written without a kind has that one too.
+    """
+    for section in ("tokenizer", "data.source", *OF_DEFAULT_KIND):
         *parents, last = section.split(".")
         here: Any = tree
         for parent in parents:
             here = here.get(parent, {}) if isinstance(here, dict) else {}
         block = here.get(last) if isinstance(here, dict) else None
-        if isinstance(block, dict) and section not in lines:
+        if isinstance(block, dict) and (section not in lines or section in OF_DEFAULT_KIND):
             block.setdefault("kind", default_kind(section))
 
 
@@ -340,10 +358,15 @@ def _fields_of(parents: Sequence[str], tree: Tree) -> list[str]:
     """Return the keys that the block at a path accepts, of the variant that its `kind` chose."""
     schema = _schema()
     block, here = schema, tree
+    found: Tree = {}
     for parent in parents:
-        here = here.get(parent, {})
-        found = block["properties"].get(parent, {})
+        # What is in a list is of one kind, so where in it does not matter.
+        here = here.get(parent, {}) if isinstance(here, dict) else {}
+        # A position in a list leads to what the list holds.
+        found = found.get("items", {}) if parent.isdigit() else block["properties"].get(parent, {})
         names = [member["$ref"].rsplit("/", 1)[1] for member in (found, *found.get("oneOf", ())) if "$ref" in member]
+        if found.get("type") == "array":
+            continue
         variants = [schema["$defs"][name] for name in names]
         chosen = [one for one in variants if one["properties"].get("kind", {}).get("const") in (None, here.get("kind"))]
         if not variants:

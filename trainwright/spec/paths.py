@@ -147,6 +147,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def export(self) -> Path:
+        """Return the folder of exported weights."""
+        return self.path / "export"
+
+    @property
     def report_md(self) -> Path:
         """Return the report as Markdown."""
         return self.path / "report.md"

@@ -1,5 +1,7 @@
 """Where an experiment is sent, one settings class a target. Nothing here changes what is learned."""
 
+from trainwright.spec.kubernetes import KubernetesTarget
+from trainwright.spec.runpod import RunpodTarget
 from trainwright.spec.settings import Settings
 from trainwright.spec.slurm import SlurmTarget
 
@@ -18,3 +20,7 @@ class Targets(Settings):
     """This machine."""
     slurm: SlurmTarget = SlurmTarget()
     """A SLURM site."""
+    runpod: RunpodTarget = RunpodTarget()
+    """A pod at RunPod."""
+    kubernetes: KubernetesTarget = KubernetesTarget()
+    """A Kubernetes cluster."""

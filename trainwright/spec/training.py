@@ -1,55 +1,14 @@
-"""Settings of the training itself: batch, horizon, optimizer, schedule, evaluation, checkpoints, logging."""
+"""Settings of the training itself: batch, horizon, precision, evaluation, checkpoints, logging."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
-from trainwright.spec.settings import Count, CountOrZero, NonNegative, OptionalCount, OptionalPositive, Positive
-from trainwright.spec.settings import OptionalPort, OptionalText, Problem, Settings, Share
-
-
-class AdamW(Settings):
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101); weight decay on matrices only."""
-
-    kind: Literal["adamw"] = "adamw"
-    lr: Positive = 3e-4
-    """Peak learning rate."""
-    beta1: Share = 0.9
-    """Decay of the mean of gradients."""
-    beta2: Share = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: Positive = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: NonNegative = 0.1
-    """Decoupled decay, scaled by the learning rate; norms and biases are not decayed."""
-
-    def problems(self) -> Iterator[Problem]:
-        """Check that the averages forget."""
-        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if beta == 1:
-                yield Problem(name, beta, "an average that forgets nothing never moves; it must be below 1")
+from trainwright.spec.settings import Count, CountOrZero, NonNegative, Off, OptionalCount, OptionalPositive
+from trainwright.spec.settings import OptionalPort, OptionalText, Problem, Settings
 
 
-Optimizer = AdamW
-"""The union of optimizer settings, told apart by `kind`; a second optimizer makes it a real one."""
-
-
-class Cosine(Settings):
-    """Linear warm-up from zero to the peak, then half a cosine down to a share of it at the last step."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup_steps: OptionalCount = None
-    """Steps to the peak; null takes `warmup_fraction` of the run."""
-    warmup_fraction: Share = 0.02
-    """Share of the run that warms up when `warmup_steps` is null."""
-    min_lr_ratio: Share = 0.1
-    """Learning rate at the last step as a share of the peak."""
-
-
-Schedule = Cosine
-"""The union of schedules, told apart by `kind`; a second schedule makes it a real one."""
-
-BATCH_WAYS = ("global_batch_sequences", "tokens_per_step")
-HORIZON_WAYS = ("steps", "tokens", "tokens_per_parameter", "flops")
+BATCH_WAYS = ("global_batch_sequences", "tokens_per_step", "batch_rule")
+HORIZON_WAYS = ("steps", "tokens", "tokens_per_parameter", "tokens_per_matrix_weight", "flops")
 
 
 class Nonfinite(Settings):
@@ -72,24 +31,34 @@ class Train(Settings):
     """Sequences in one optimizer step over all ranks; or give tokens_per_step."""
     tokens_per_step: OptionalCount = None
     """Tokens in one optimizer step over all ranks; or give global_batch_sequences."""
+    batch_rule: Annotated[Literal["depth"] | None, Off] = None
+    """Let a rule give the tokens of a step: `depth` is nanochat's, a power of two that grows with the model."""
     steps: OptionalCount = None
     """Optimizer steps; or give tokens, tokens_per_parameter or flops."""
     tokens: OptionalCount = None
     """Tokens to train on."""
     tokens_per_parameter: OptionalPositive = None
     """Tokens to train on, as a multiple of the parameters (Chinchilla, arXiv 2203.15556, found about 20)."""
+    tokens_per_matrix_weight: OptionalPositive = None
+    """Tokens to train on, as a multiple of the weights in matrices, embedding left out (nanochat takes 8 to 12)."""
     flops: OptionalPositive = None
     """Training FLOPs to spend, by the model's own count."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Compute type; parameters and reductions are kept in fp32."""
     grad_clip: OptionalPositive = 1.0
     """Largest norm of the whole gradient, over all ranks; null leaves it unclipped."""
+    z_loss: NonNegative = 0.0
+    """Factor of the squared logarithm of the softmax's sum, which keeps logits from drifting; 1e-4 is usual."""
     nonfinite: Nonfinite = Nonfinite()
     """Surviving a bad batch."""
     init_from: OptionalText = None
-    """A run (name or folder) whose newest checkpoint gives the initial weights; null draws them from the seed."""
+    """Initial weights: a run (name or folder), a Hugging Face folder, or hub:OWNER/NAME; null draws them."""
     compile: bool = False
     """Compile each block with torch.compile."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What the backward pass computes again instead of keeping it: nothing, all but matrix products, or each block."""
+    reduce_every_pass: bool = False
+    """Reduce gradients after each pass of an accumulation: more traffic, and no rank keeps a whole gradient."""
     deterministic: bool = False
     """On GPUs, use only kernels that repeat bit for bit (slower). CPUs always do."""
 
@@ -155,6 +124,8 @@ class Logging(Settings):
     """Write TensorBoard events beside metrics.jsonl."""
     tensorboard_port: OptionalPort = None
     """Serve them on this port of 127.0.0.1 where rank 0 runs, while it trains; 6006 is usual, null serves nothing."""
+    profile_step: OptionalCount = None
+    """Trace three steps from this one on into profile/ of the run folder; null traces nothing."""
     num_samples: CountOrZero = 5
     """Continuations written at the end of the run for the report."""
     sample_tokens: Count = 64

@@ -7,6 +7,8 @@ value: the experiment file when no argument names one.
 from collections.abc import Mapping
 
 RUN_CONFIG = "RUN_CONFIG"
+RUN_CONFIG_TEXT = "RUN_CONFIG_TEXT"
+"""The experiment itself, for pods, which are given no file; an argument and `RUN_CONFIG` go before it."""
 
 # What boot tells the rooms that it starts; users set only the first.
 STOP_FILE_VARIABLE = "TRAINWRIGHT_STOP_FILE"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from trainwright.spec.data import Gpt2Tokenizer
 from trainwright.spec.exits import MissingError, UserError
-from trainwright.spec.paths import MANIFEST, SPLITS, Places, RunFolder
+from trainwright.spec.paths import MANIFEST, SPLITS, Places
 from trainwright.store.files import FileEntry, verify_entry
 from trainwright.store.text_shards import TextManifest
+from trainwright.store.weights import weights_folder, weights_problem
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 """Set where nodes have no internet; the Hugging Face libraries obey it too."""
@@ -29,6 +30,9 @@ GPT2_FILES = {
     ),
 }
 """GPT-2's vocabulary as tiktoken's cache holds it: under the sha1 of each URL; the sha256 are tiktoken's own."""
+
+REMOTE_SOURCES = ("fineweb", "hub", "s3")
+"""Sources whose text is brought by running the shard stage where there is a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ def _corpus(places: Places) -> Iterator[Asset]:
     folder = places.text("train")
     if data.source.kind == "stdlib" or (data.shard and _corpus_problem(places) is None):
         return
-    if not data.shard or data.source.kind == "fineweb":
-        streamed = data.shard and data.source.kind == "fineweb"
+    if not data.shard or data.source.kind in REMOTE_SOURCES:
+        streamed = data.shard and data.source.kind in REMOTE_SOURCES
         yield Asset("text shards", "shard", folder, lambda: _corpus_problem(places), by_stage=streamed)
         return
     for field, path in (("data.path", data.path), ("data.validation", data.validation)):
@@ -98,11 +102,8 @@ def _weights(places: Places) -> Iterator[Asset]:
     given = places.experiment.train.init_from
     if given is None or any(places.run.checkpoints.glob(f"step_????????/{MANIFEST}")):
         return
-    named = places.run.path.parent / given
-    run = RunFolder(Path(given) if Path(given).is_dir() else named)
-    found = sorted(run.checkpoints.glob(f"step_????????/{MANIFEST}"))
-    way = None if found else f"{run.checkpoints}: holds no checkpoint"
-    yield Asset("train.init_from", "train", run.checkpoints, lambda: way)
+    where = (given, places.run.path.parent, places.assets)
+    yield Asset("train.init_from", "train", weights_folder(*where), lambda: weights_problem(*where))
 
 
 def file_asset(name: str, stage: str, folder: Path, entry: FileEntry, url: str | None = None) -> Asset:

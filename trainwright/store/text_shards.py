@@ -7,35 +7,38 @@ are read too, because other tools write them.
 """
 
 import gzip
-import io
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
+
+from pydantic import TypeAdapter
 
 from trainwright.spec.canonical import sha256_json
+from trainwright.spec.data import Compression
 from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST, Split, shard_name
+from trainwright.store.compression import CHUNK_BYTES, ZstdDamageError, compressor, open_binary
 from trainwright.store.files import FileEntry, atomic_writer, read_json, sha256_file, verify_entry, write_json
 
 FORMAT = "text shards 1"
 ENDINGS = (".jsonl.zst", ".jsonl.gz", ".jsonl", ".txt.zst", ".txt.gz", ".txt")
 """What `read_documents` reads; the writer writes the first."""
 JSON_ENDINGS = ENDINGS[:3]
+ENDING_OF: Mapping["Compression", str] = {"zstd": ".jsonl.zst", "gzip": ".jsonl.gz", "none": ".jsonl"}
+"""How shards are called by their compression."""
 TEXT_KEYS = ("text", "content")
 """Keys of a JSON object that may hold the text, in the order tried."""
 MAX_LINE_BYTES = 256 << 20
 """No document is this long; a longer line is a broken file or an attack on our memory."""
-ZSTD_LEVEL = 3
-CHUNK_BYTES = 1 << 20
-ZSTD_INPUT_BYTES = 4 << 10
-"""Compressed bytes decoded at once: zstd can make 128 KiB of 4 bytes, so this bounds what one step can fill."""
 
-_AS_JSON = json.JSONEncoder(ensure_ascii=False).encode
+_AS_JSON = TypeAdapter(bytes).serializer.to_json
+_OWN_START = '{"text":"'
 
 Drops = Counter[str]
 """How many documents or lines were left out, by reason."""
@@ -72,6 +75,8 @@ class TextManifest:
     complete: bool = False
     drops: Mapping[str, int] = field(default_factory=dict)
     shards: tuple[TextShard, ...] = ()
+    ended: str | None = None
+    """What ended the reading before the source's end: a limit that was asked for, the disk, a stop request."""
 
     @property
     def num_documents(self) -> int:
@@ -110,7 +115,7 @@ class TextManifest:
         try:
             shards = tuple(TextShard(**shard) for shard in value["shards"])
             names = ("split", "mode", "seed", "inputs", "complete", "drops")
-            manifest = cls(**{name: value[name] for name in names}, shards=shards)
+            manifest = cls(**{name: value[name] for name in names}, shards=shards, ended=value.get("ended"))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a manifest of text shards ({error})") from None
         if value.get("format") != FORMAT:
@@ -127,18 +132,26 @@ class TextManifest:
 class TextShardWriter:
     """Writes the documents of one split as shards, going on where `manifest` says an earlier writer stopped.
 
-    Every document of the split is passed to `add` in its fixed order each time: those of committed shards are passed
-    over by count. Use it in a `with` block, which drops the shard that is not full when something fails; call
-    `commit_rest` and then `complete` at the end. `drops` is read whenever the manifest is written.
+    Every document of the split is passed to `add` in its fixed order each time, or reported to `pass_over`: those of
+    committed shards are passed over by count. Use it in a `with` block, which drops the shard that is not full when
+    something fails; call `commit_rest` and then `complete` at the end. `drops` go into each manifest.
     """
 
-    def __init__(self, folder: Path, manifest: TextManifest, documents_per_shard: int, drops: Drops) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: TextManifest,
+        documents_per_shard: int,
+        drops: Drops,
+        compression: Compression = "zstd",
+    ) -> None:
         self.folder = folder
         self.manifest = replace(manifest, complete=False)
         self.drops = drops
         self._documents_per_shard = documents_per_shard
+        self._compression = compression
         self._to_pass = manifest.num_documents
-        self._shard: _OpenShard | None = None
+        self._shard: ShardFile | None = None
         self._write_manifest()
 
     def __enter__(self) -> Self:
@@ -151,15 +164,29 @@ class TextShardWriter:
             self._shard.abandon()
             self._shard = None
 
+    @property
+    def to_pass(self) -> int:
+        """Return how many of the next documents are in committed shards already."""
+        return self._to_pass
+
+    def pass_over(self, num_documents: int) -> None:
+        """Count documents that need not even be read, because committed shards hold them."""
+        assert num_documents <= self._to_pass
+        self._to_pass -= num_documents
+
     def add(self, text: str, text_bytes: int) -> None:
         """Take the next document of this split; `text_bytes` is the length of its UTF-8."""
+        self.add_line(b"" if self._to_pass else json_line(text.encode()), text_bytes)
+
+    def add_line(self, line: bytes, text_bytes: int) -> None:
+        """Take the next document as the line that `json_line` made of it."""
         if self._to_pass:
             self._to_pass -= 1
             return
         if self._shard is None:
-            name = shard_name(self.manifest.split, len(self.manifest.shards)) + ENDINGS[0]
-            self._shard = _OpenShard(self.folder / name)
-        self._shard.add(text, text_bytes)
+            name = shard_name(self.manifest.split, len(self.manifest.shards)) + ENDING_OF[self._compression]
+            self._shard = ShardFile(self.folder / name, self._compression)
+        self._shard.add_line(line, text_bytes)
         if self._shard.num_documents == self._documents_per_shard:
             self._commit()
 
@@ -177,14 +204,6 @@ class TextShardWriter:
         self._write_manifest()
         return self.manifest
 
-    def discard(self) -> None:
-        """Delete the shards and the manifest: the corpus as a whole turned out to be unusable."""
-        shards, self.manifest = self.manifest.shards, replace(self.manifest, shards=())
-        self._write_manifest()
-        for shard in shards:
-            (self.folder / shard.path).unlink(missing_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-
     def _commit(self) -> None:
         assert self._shard is not None
         entry = self._shard.commit()
@@ -197,16 +216,15 @@ class TextShardWriter:
         self.manifest.write(self.folder)
 
 
-class _OpenShard:
-    """A shard under its temporary name."""
+class ShardFile:
+    """One shard being written under its temporary name; the same documents always make the same bytes.
 
-    def __init__(self, path: Path) -> None:
-        import zstandard
+    Compressed shards may be put one after the other: what reads one reads the whole.
+    """
 
+    def __init__(self, path: Path, compression: Compression = "zstd") -> None:
         self._path = path
-        # One thread and fixed flags, so that the same documents always make the same bytes.
-        compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=0, write_checksum=True)
-        self._compressor = compressor.compressobj()
+        self._compressor = compressor(compression)
         self._writing = atomic_writer(path)
         self._file = self._writing.__enter__()
         self._lines: list[bytes] = []
@@ -214,8 +232,8 @@ class _OpenShard:
         self.num_documents = 0
         self.text_bytes = 0
 
-    def add(self, text: str, text_bytes: int) -> None:
-        line = b'{"text":' + _AS_JSON(text).encode() + b"}\n"
+    def add_line(self, line: bytes, text_bytes: int) -> None:
+        """Take a document as the line that `json_line` made of it."""
         self._lines.append(line)
         self._line_bytes += len(line)
         self.num_documents += 1
@@ -224,6 +242,7 @@ class _OpenShard:
             self._compress()
 
     def commit(self) -> TextShard:
+        """Flush, rename, and return the entry for the manifest."""
         self._compress()
         self._file.write(self._compressor.flush())
         self._writing.__exit__(None, None, None)
@@ -231,12 +250,21 @@ class _OpenShard:
         return TextShard(entry.path, self.num_documents, entry.bytes, self.text_bytes, entry.sha256)
 
     def abandon(self) -> None:
+        """Leave nothing behind."""
         self._writing.__exit__(RuntimeError, RuntimeError("shard abandoned"), None)
 
     def _compress(self) -> None:
         self._file.write(self._compressor.compress(b"".join(self._lines)))
         self._lines.clear()
         self._line_bytes = 0
+
+
+def json_line(text: bytes) -> bytes:
+    """Return the line of a document: `{"text":...}` as Python's own encoder writes it, from valid UTF-8.
+
+    pydantic's encoder takes the bytes as they are; decoding, Python's encoder and encoding take four times as long.
+    """
+    return b'{"text":%b}\n' % _AS_JSON(text)
 
 
 def describe_file(path: Path, name: str, drops: Drops) -> TextShard:
@@ -253,18 +281,24 @@ def read_documents(path: Path, drops: Drops | None = None) -> Iterator[str]:
 
     Lines without text are no documents: they are left out and counted in `drops` as `empty`.
     """
+    for text, _ in read_encoded(path, drops):
+        yield text
+
+
+def read_encoded(path: Path, drops: Drops | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield what `read_documents` does, each document with its UTF-8."""
     counted = Drops() if drops is None else drops
     is_json = path.name.endswith(JSON_ENDINGS)
     for number, line in enumerate(read_lines(path), 1):
         try:
             text = json_text(line) if is_json else line.decode("utf-8")
-            text.encode("utf-8")
+            data = text.encode("utf-8")
         except UnicodeError:
             raise UserError(f"{path}:{number}: not UTF-8; write the file again as UTF-8") from None
         except BadLineError as error:
             raise UserError(f"{path}:{number}: {error}; a shard has one object with a text on each line") from None
         if text.strip():
-            yield text
+            yield text, data
         else:
             counted["empty"] += 1
 
@@ -276,7 +310,13 @@ class BadLineError(ValueError):
 def json_text(line: bytes, key: str | None = None) -> str:
     """Return the text in a JSON line, from `key` or the first of `TEXT_KEYS`; raise `BadLineError` with the reason."""
     try:
-        value = json.loads(line.decode("utf-8"))
+        decoded = line.decode("utf-8")
+        if key is None and decoded.startswith(_OWN_START):
+            # Nearly every line is one of ours, with nothing but the text: half the work of reading any JSON.
+            own, end = scanstring(decoded, len(_OWN_START))
+            if decoded[end:] == "}":
+                return str(own)
+        value = json.loads(decoded)
     except UnicodeDecodeError:
         raise BadLineError("not UTF-8") from None
     except (ValueError, RecursionError):
@@ -290,10 +330,13 @@ def json_text(line: bytes, key: str | None = None) -> str:
     raise BadLineError("no text")
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a plain, gzip or zstd file without their ends; raise `UserError` when it is damaged."""
+def read_lines(path: Path, opened: BinaryIO | None = None) -> Iterator[bytes]:
+    """Yield the lines of a plain, gzip or zstd file without their ends; raise `UserError` when it is damaged.
+
+    `opened` is read instead of the file when the bytes come from elsewhere; `path` is then its name.
+    """
     try:
-        with open_binary(path) as file:
+        with open_binary(path, opened) as file:
             number = 0
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -302,69 +345,5 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except EOFError:
         raise UserError(f"{path}: cut short; copy or download it again") from None
-    except (gzip.BadGzipFile, zlib.error, _ZstdDamageError) as error:
+    except (gzip.BadGzipFile, zlib.error, ZstdDamageError) as error:
         raise UserError(f"{path}: damaged, or not what its ending says ({error}); copy it again") from None
-
-
-def open_binary(path: Path) -> IO[bytes] | gzip.GzipFile:
-    """Open a file for reading, decompressed by its ending; a cut one raises `EOFError` where it ends."""
-    match path.suffix:
-        case ".gz":
-            return gzip.open(path, "rb")
-        case ".zst":
-            return io.BufferedReader(_ZstdFile(path.open("rb")), CHUNK_BYTES)
-        case _:
-            return path.open("rb")
-
-
-class _ZstdDamageError(ValueError):
-    """What zstandard says of bytes that it cannot decode."""
-
-
-class _ZstdFile(io.RawIOBase):
-    """A zstd stream that raises `EOFError` when it is cut; zstandard's own reader ends in silence."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        import zstandard
-
-        self._file = file
-        self._error = zstandard.ZstdError
-        self._new: Callable[[], Any] = zstandard.ZstdDecompressor().decompressobj
-        self._frame = self._new()
-        self._inside = False
-        self._input = b""
-        self._output = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._output:
-            if not self._step():
-                return 0
-        count = min(len(buffer), len(self._output))
-        buffer[:count] = self._output[:count]
-        self._output = self._output[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def _step(self) -> bool:
-        """Decode one piece of input; return False at a proper end."""
-        data = self._input or self._file.read(ZSTD_INPUT_BYTES)
-        self._input = b""
-        if not data:
-            if self._inside:
-                raise EOFError
-            return False
-        try:
-            self._output = memoryview(self._frame.decompress(data))
-        except self._error as error:
-            raise _ZstdDamageError(error) from None
-        self._inside = not self._frame.eof
-        if self._frame.eof:
-            self._input = self._frame.unused_data
-            self._frame = self._new()
-        return True

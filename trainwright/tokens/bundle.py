@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     import tiktoken
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-GPT4_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,2}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+CL100K_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
+"""GPT-4's split."""
+GPT4_PATTERN = CL100K_PATTERN.replace("{1,3}", "{1,2}")
 """GPT-4's split with numbers cut into two digits at most, which suits vocabularies of about 32,768 better."""
 
 CHAT_SPECIALS = tuple(

@@ -40,6 +40,23 @@ def permute(positions: Indices, size: int, key: bytes) -> Indices:
     return values.astype(np.int64)
 
 
+@lru_cache(maxsize=64)
+def unpermute(image: int, size: int, key: bytes) -> int:
+    """Return the position that `permute` sends to an image."""
+    if size <= 1:
+        return 0
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    keys, mask = _round_keys(key), np.uint64((1 << half_bits) - 1)
+    value = image
+    while True:
+        left, right = np.array([value >> half_bits], np.uint64), np.array([value], np.uint64) & mask
+        for each in reversed(keys):
+            left, right = right ^ (_mix(left ^ each) & mask), left
+        value = (int(left[0]) << half_bits) | int(right[0])
+        if value < size:
+            return value
+
+
 def _round_keys(key: bytes) -> list[np.uint64]:
     digest = hashlib.blake2b(key, digest_size=8 * ROUNDS).digest()
     return [np.uint64(number) for number in np.frombuffer(digest, dtype="<u8")]
@@ -87,6 +104,22 @@ class SampleOrder:
             result[chosen] = self._in_epoch(int(epoch), positions[chosen])
         return result
 
+    def num_targets(self, start: int, stop: int) -> int:
+        """Return the targets of the cursors [start, stop): all but the padding of an epoch's last sample."""
+        padding = self.num_samples * self.seq_len_tokens - (sum(self.shard_tokens) - 1)
+        first, last = start // self.num_samples, (stop - 1) // self.num_samples
+        ends = [epoch * self.num_samples + self._position_of_last(epoch) for epoch in range(first, last + 1)]
+        return (stop - start) * self.seq_len_tokens - padding * sum(start <= end < stop for end in ends)
+
+    def _position_of_last(self, epoch: int) -> int:
+        """Return where in an epoch the corpus's last sample comes up."""
+        starts, sizes = self._groups()
+        visit, ends = self._visits(epoch)
+        group = len(starts) - 1
+        within = unpermute(int(sizes[group]) - 1, int(sizes[group]), self._key("samples", epoch, group))
+        turn = int(np.flatnonzero(visit == group)[0])
+        return int(ends[turn]) - int(sizes[group]) + within
+
     def _in_epoch(self, epoch: int, positions: Indices) -> Indices:
         starts, sizes = self._groups()
         visit, ends = self._visits(epoch)
@@ -105,9 +138,7 @@ class SampleOrder:
 
     def _visits(self, epoch: int) -> tuple[Indices, Indices]:
         """Return the groups in the order visited in an epoch, and the position after the last sample of each."""
-        _, sizes = self._groups()
-        visit = permute(np.arange(len(sizes), dtype=np.int64), len(sizes), self._key("groups", epoch, 0))
-        return visit, np.cumsum(sizes[visit])
+        return _visits(self.shard_tokens, self.seq_len_tokens, self.group_tokens, self._key("groups", epoch, 0))
 
     def _key(self, what: str, epoch: int, group: int) -> bytes:
         return f"trainwright order 1 {what} {self.seed} {epoch} {group}".encode()
@@ -127,3 +158,12 @@ def _groups(shard_tokens: tuple[int, ...], seq_len: int, group_tokens: int | Non
     starts = np.unique(np.array(boundaries, dtype=np.int64))
     starts = starts[starts < num_samples] if num_samples else starts[:0]
     return starts, np.diff(np.append(starts, num_samples))
+
+
+@lru_cache(maxsize=8)
+def _visits(
+    shard_tokens: tuple[int, ...], seq_len: int, group_tokens: int | None, key: bytes
+) -> tuple[Indices, Indices]:
+    _, sizes = _groups(shard_tokens, seq_len, group_tokens)
+    visit = permute(np.arange(len(sizes), dtype=np.int64), len(sizes), key)
+    return visit, np.cumsum(sizes[visit])

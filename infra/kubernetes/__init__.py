@@ -1,0 +1,1 @@
+"""The target Kubernetes: documents, built as data, and the cluster that they are sent to."""

@@ -1,0 +1,1 @@
+"""RunPod: pods, clusters and volumes through its REST API, version 2."""
