@@ -40,10 +40,10 @@ def _field_lines(owner: type[BaseModel], holder: BaseModel, field: str, prefix: 
     indent = "  " * depth
     mark = "" if path in ACTIVE else "# "
     if not isinstance(value, BaseModel):
-        about = owner.model_fields[field].description or ""
+        about = _about(owner, field)
         note = f"  # {about}" if about else ""
         return [f"{indent}{mark}{field}: {_scalar(value)}{note}"]
-    head = ["", f"# {owner.model_fields[field].description}"] if depth == 0 else []
+    head = ["", f"# {_about(owner, field)}"] if depth == 0 else []
     # A block whose every field is a comment must be a comment itself: an empty block is no value.
     inner = [
         line
@@ -51,6 +51,11 @@ def _field_lines(owner: type[BaseModel], holder: BaseModel, field: str, prefix: 
         for line in _field_lines(type(value), value, name, f"{path}.", depth + 1)
     ]
     return [*head, f"{indent}{mark}{field}:", *inner]
+
+
+def _about(owner: type[BaseModel], field: str) -> str:
+    """Return a field's documentation on one line, as a comment takes it."""
+    return " ".join((owner.model_fields[field].description or "").split())
 
 
 def _scalar(value: Any) -> str:

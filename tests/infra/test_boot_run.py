@@ -230,7 +230,7 @@ def test_the_first_lines_of_training_state_what_is_about_to_happen(calm: tuple[P
         r"model: llama dim=32 layers=1 heads=2 kv_heads=2 mlp=128 vocabulary=320 parameters=36,\d{3}",
         r"batch: 8 sequences = micro 4 x accum 1 x ranks 2; 512 tokens",
         rf"steps: {STEPS} \(51,200 tokens, [\d.e+]+ FLOPs\), 2 of them warm-up",
-        r"learning rate: 0.003 peak, cosine",
+        r"learning rate: 0.003 peak \(.+\), cosine",
         r"device: CPU, \d+ threads a rank, fp32, FSDP2",
         rf"resume: starting from step 0, because {re.escape(str(place.run.checkpoints))} holds no checkpoint",
     ):

@@ -19,10 +19,10 @@ EXPERIMENT = """\
 name: tiny-stdlib
 data: {validation_fraction: 0.02, documents_per_shard: 4}
 tokenizer: {kind: bpe, vocab_size: 2048}
-model: {dim: 192, num_layers: 6, num_heads: 6, qk_norm: true}
+model: {kind: llama, dim: 192, num_layers: 6, num_heads: 6, qk_norm: true}
 train: {seq_len_tokens: 256, micro_batch: 8, global_batch_sequences: 32, steps: 1200}
-optimizer: {lr: 2e-3}
-schedule: {warmup_steps: 60}
+optimizer: {kind: adamw, lr: 2e-3}
+schedule: {kind: cosine, warmup_steps: 60}
 evaluation: {every_steps: 100}
 resources: {device: cpu, ranks_per_node: 2}
 """

@@ -59,7 +59,8 @@ def assert_same_run(run: RunFolder, undisturbed: RunFolder) -> None:
 
 
 def figures(run: RunFolder) -> list[dict[str, float]]:
-    clock = {"time", "step_seconds", "tokens_per_second", "eval_seconds"}
+    clock = {"time", "step_seconds", "tokens_per_second", "tokens_per_second_per_device", "eval_seconds", "eta_seconds"}
+    clock |= {"data_wait_seconds", "save_seconds"}
     return [{name: value for name, value in row.items() if name not in clock} for row in rows(run)]
 
 

@@ -14,7 +14,7 @@ Write = Callable[..., Path]
 
 
 def test_kinds_are_read_from_the_schema() -> None:
-    assert kinds("data.source") == ("stdlib", "text", "jsonl", "parquet", "fineweb")
+    assert kinds("data.source") == ("stdlib", "text", "jsonl", "parquet", "fineweb", "hub", "s3")
     assert kinds("tokenizer") == ("bpe", "gpt2", "bytes")
     assert kinds("model") == ("llama", "enoki", "qwen3", "nanochat")
     assert kinds("optimizer") == ("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4", "muon")
@@ -37,7 +37,9 @@ def test_what_is_free_on_resume_is_what_decides_nothing_that_is_learned() -> Non
 
 
 def test_every_free_field_exists(experiment_file: Write) -> None:
-    paths = {path for path, _ in flat(plain(load_experiment(experiment_file(), (), {}).experiment))}
+    # Each kind of source has fields of its own.
+    files = [experiment_file(), experiment_file("data: {source: {kind: fineweb}}\n")]
+    paths = {path for file in files for path, _ in flat(plain(load_experiment(file, (), {}).experiment))}
     assert all(any(path == free or path.startswith(f"{free}.") for path in paths) for free in FREE_ON_RESUME)
 
 

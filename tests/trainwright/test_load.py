@@ -44,7 +44,7 @@ BAD_VALUES = {
     "optimizer.kind=sgd": "choose one of adamw, adana, dana-mk4, dana-star, dana-star-mk4, muon",
     "optimizer.beta1=1.5": "must be at most 1.0",
     "name=Tiny_Run": "use lower-case letters, digits and dashes, at most 52 characters",
-    "data.source.kind=jsnl": "choose one of stdlib, text, jsonl, parquet, fineweb",
+    "data.source.kind=jsnl": "choose one of stdlib, text, jsonl, parquet, fineweb, hub, s3",
     "data.path=x": "the source stdlib reads no local files; leave it out, or use text, jsonl or parquet",
     "model.num_heads=7": "model.dim 64 is not divisible by it; try 4 or 8",
     "train.tokens=5": f"give exactly one of {HORIZONS} (steps and tokens are given)",
@@ -82,7 +82,7 @@ def test_what_is_absent_or_unknown_gets_a_way_out_too(experiment_file: Write) ->
     assert refusal(experiment_file(), "train.step=9") == "train.step: unknown key; did you mean train.steps?"
     sentence = "data.path=null: the source text reads local files; give a file or a folder"
     assert refusal(experiment_file(), "data.source.kind=text") == sentence
-    sentence = "data.source: say which kind it is: kind: stdlib | text | jsonl | parquet | fineweb (line 4)"
+    sentence = "data.source: say which kind it is: kind: stdlib | text | jsonl | parquet | fineweb | hub | s3 (line 4)"
     assert refusal(experiment_file("data: {source: {field: x}}\n")) == sentence
 
 
@@ -102,7 +102,7 @@ def test_all_field_errors_are_told_at_once_with_their_lines(experiment_file: Wri
     with pytest.raises(ExperimentError) as caught:
         load_experiment(experiment_file(more), (), {})
     assert caught.value.lines == (
-        "data.source.colour: unknown key; known here: document, kind (line 4)",
+        "data.source.colour: unknown key; known here: document, kind, max_bytes, take (line 4)",
         "data.sharrd: unknown key; did you mean data.shard? (line 4)",
         "optimizer.lr=high: expected a number, such as 0.1 or 3e-4 (line 6)",
         "seeed: unknown key; did you mean seed? (line 7)",
