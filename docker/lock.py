@@ -2,7 +2,7 @@
 
 Four files, because each is a layer of its own and pip takes hashes for a whole file or not at all:
 
-- `sharder.lock`: what the sharder needs, no torch.
+- `sharder.lock`: what the sharder needs, S3 among it, no torch.
 - `torch-cuda.lock`: torch as PyPI has it, with NVIDIA's wheels and triton.
 - `torch-cpu.lock`: the CPU build of the same torch, which PyTorch's own index has.
 - `trainer.lock`: everything else that a trainer needs, the same beside either torch.
@@ -37,20 +37,21 @@ def main() -> int:
     write("torch-cuda.lock", torch)
     write("trainer.lock", others)
     # The sharder takes the same versions, so that both images encode alike.
-    sharder = stanzas(resolve("sharder", previous=("trainer.lock",)))
+    sharder = stanzas(resolve("sharder", "s3", previous=("trainer.lock",)))
     write("sharder.lock", sharder)
     write("torch-cpu.lock", {"torch": torch_cpu(version(torch["torch"]))})
     print(f"torch {version(torch['torch'])}; {len(others)} packages beside it, {len(sharder)} for the sharder")
     return 0
 
 
-def resolve(extra: str, *, previous: tuple[str, ...]) -> str:
-    """Return the resolution of one extra, with the hash of every file, preferring what is locked already."""
+def resolve(*extras: str, previous: tuple[str, ...]) -> str:
+    """Return the resolution of some extras, with the hash of every file, preferring what is locked already."""
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary) / "lock"
-        if "--upgrade" not in sys.argv or extra != "all":
+        if "--upgrade" not in sys.argv or extras != ("all",):
             output.write_text("".join((HERE / name).read_text() for name in previous if (HERE / name).is_file()))
-        command = ["uv", "pip", "compile", "--quiet", "--extra", extra, "--generate-hashes", "--no-header"]
+        command = ["uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+        command += [word for extra in extras for word in ("--extra", extra)]
         command += ["--no-annotate", "--python-version", PYTHON_VERSION, "--python-platform", PLATFORM]
         run(*command, "pyproject.toml", "--output-file", str(output))
         return output.read_text()

@@ -97,6 +97,25 @@ def test_the_image_carries_code_and_experiments_compiled(contents: list[str]) ->
     assert any("/torch/__pycache__/__init__." in path for path in contents)
 
 
+@pytest.mark.parametrize(
+    ("target", "packages"),
+    [
+        (
+            "sharder",
+            "boto3 datasets gigatoken huggingface_hub pyarrow.dataset pyarrow.parquet rustbpe tiktoken zstandard",
+        ),
+        ("trainer_cpu", "boto3 datasets gigatoken matplotlib.figure pyarrow.parquet requests tensorboard.main torch"),
+    ],
+)
+def test_what_the_image_was_freed_of_is_missed_by_nobody(
+    target: str, packages: str, request: pytest.FixtureRequest
+) -> None:
+    image = request.getfixturevalue(target)
+    program = f"import {', '.join(packages.split())}; boto3.client('s3', region_name='us-east-1'); print('all there')"
+    said = podman(*container(image, "-c", program, volume=None, options=("--entrypoint", "/opt/venv/bin/python")))
+    assert said.stdout.strip() == "all there", said.stderr[-2000:]
+
+
 def test_what_the_labels_and_the_settings_say(trainer_cpu: str) -> None:
     document = json.loads(podman("image", "inspect", trainer_cpu).stdout)[0]
     labels = document["Labels"]

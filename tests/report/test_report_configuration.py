@@ -12,7 +12,8 @@ def test_the_experiment_shown_is_the_experiment_of_the_run() -> None:
 
 
 def test_exactly_the_settings_that_differ_from_their_defaults_are_listed() -> None:
-    text = "name: a\ntrain: {steps: 5, global_batch_sequences: 8, micro_batch: 8}\noptimizer: {kind: adamw, lr: 3e-4, beta1: 0.8}\n"
+    text = "name: a\ntrain: {steps: 5, global_batch_sequences: 8, micro_batch: 8}\n"
+    text += "optimizer: {kind: adamw, lr: 3e-4, beta1: 0.8}\n"
     found = {path: value for path, value, _ in changed(validate(parse(text, "x")[0], "x"))}
     assert found == {"name": "a", "train.steps": 5, "train.global_batch_sequences": 8, "optimizer.beta1": 0.8}
 
