@@ -63,10 +63,10 @@ def test_the_weights_of_an_interrupted_run_are_those_of_an_undisturbed_one(
 MANY = TINY.replace("documents_per_shard: 8", "documents_per_shard: 2")
 
 
-def interrupt_when(place: Place, committed: Path, stage: str) -> Done:
-    """Send SIGINT once a manifest has come into being, and see to it that boot was still at it."""
+def interrupt_when(place: Place, committed: str, stage: str) -> Done:
+    """Send SIGINT once the first piece of a stage's work is committed."""
     with place.booting("--until", "tokenizer") as process:
-        process.until(committed.exists, f"the first {stage}")
+        process.until(lambda: any(place.root.glob(committed)), f"the first {stage}")
         process.signal(signal.SIGINT)
         return process.wait()
 
@@ -85,15 +85,15 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def test_sharding_that_was_interrupted_is_finished_to_the_same_bytes(many: Place, tmp_path: Path, stage: str) -> None:
     place = Place(tmp_path, many.corpus)
     place.file.write_text(MANY)
-    data = tmp_path / "datasets" / "train" / "tiny"
-    tokens = next((many.root / "datasets" / "train" / "tiny").glob("tokens-*")).name
-    committed = {"shard": data / "manifest.json", "encode": data / tokens / "manifest.json"}[stage]
-    done = interrupt_when(place, committed, stage)
+    data = "datasets/train/tiny"
+    first = {"shard": f"{data}/.work/*/slice_*.json", "encode": f"{data}/tokens-*/manifest.json"}[stage]
+    done = interrupt_when(place, first, stage)
     assert done.code == 75, done.said
     assert "SIGINT received" in done.said
     assert done.last.endswith("run boot again to go on")
     assert "Traceback" not in done.said
-    assert not read(committed)["complete"]
+    finished = {"shard": f"{data}/manifest.json", "encode": f"{data}/tokens-*/manifest.json"}[stage]
+    assert not any(read(path)["complete"] for path in place.root.glob(finished))
     again = place.boot("--until", "tokenizer")
     assert again.code == 0, again.said
     assert digests(tmp_path / "datasets") == digests(many.root / "datasets")

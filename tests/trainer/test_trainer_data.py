@@ -64,6 +64,7 @@ def test_the_ranks_take_each_sample_of_a_batch_once(micro: int, accum: int, rank
     assert np.array_equal(together, cursor + np.arange(micro * accum * ranks))
 
 
+@settings(max_examples=20, deadline=None)
 @given(
     cut=st.sampled_from([(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 2, 4), (1, 1, 8)]), cursor=st.integers(0, 500)
 )
@@ -124,7 +125,7 @@ def test_refused_batches_are_passed_over_wherever_they_come_up(opened: tuple[Tok
     assert first(opened, ALL, 1, 16, (16, 24))[0].cursor == 32
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5).filter(lambda one: sum(one) > 1),
     seq_len=st.integers(1, 9),
