@@ -15,9 +15,10 @@ SMALL = ("model.dim=48", "model.num_layers=1", "model.num_heads=3", "model.num_k
 SHORT = ("train.steps=40", "evaluation.every_steps=40", "checkpoint.dump.every_steps=5", "logging.num_samples=0")
 
 
-def test_launch_follow_stop_and_delete_work_through_docker_compose(
-    trainer_cpu: str, volume: Path, tmp_path: Path
-) -> None:
+def test_launch_follow_stop_and_delete_work_through_docker_compose(trainer_cpu: str, tmp_path: Path) -> None:
+    # The container is whoever launches it, and may not write where another user has written.
+    volume = tmp_path / "root"
+    volume.mkdir()
     with machine.docker(tmp_path) as environ:
         environ |= {"TRAINWRIGHT_ROOT": str(volume), "PYTHONPATH": str(machine.ROOT), "A_SECRET": "hidden-value-7"}
 
@@ -30,6 +31,9 @@ def test_launch_follow_stop_and_delete_work_through_docker_compose(
             return done.stdout + done.stderr
 
         run = ("demo", "name=composed", *SMALL, *SHORT, "secrets=A_SECRET", "targets.local.container=true")
+        subprocess.run(
+            ["docker", "rm", "--force", "trainwright-composed"], env=environ, capture_output=True, check=False
+        )
         said("launch", "--target", "local", *run, f"image={trainer_cpu}")
         metrics = volume / "runs/composed/metrics.jsonl"
         deadline = time.monotonic() + 120
