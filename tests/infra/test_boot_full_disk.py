@@ -52,17 +52,21 @@ def test_a_disk_that_fills_before_training_is_said_each_time_and_costs_nothing(
     place = make_place(disk.path)
     full, before = [], 0
     # Each try has a little more room than the one before, so that another file is the one without.
-    for room_kib in (0, 12, 16, 20, 24, 36, 52, 72, 100):
+    for room_kib in (0, *range(12, 200, 4)):
         disk.fill(leave_kib=room_kib)
-        full.append(refused_part(place.boot("--until", "tokenizer", *PATIENT), disk))
+        tried = place.boot("--until", "tokenizer", *PATIENT)
+        if tried.code == 0:
+            break
+        full.append(refused_part(tried, disk))
         manifests = listed_files_are_whole(disk.path)
         assert manifests >= before
         before = manifests
         assert not list(disk.path.rglob(".*.tmp"))
         assert not list(disk.path.rglob("lease.json*"))
     hit = {path.rpartition("/")[2].split("_")[0] for path in full}
-    assert {"lease.json", "prepare.json", "train", "manifest.json"} <= hit, full
+    assert {"lease.json", "prepare.json", "train"} <= hit, full
     assert any("/tokens-" in path for path in full), full
+    assert len(set(full)) >= 6, full
     disk.free()
     done = place.boot("--until", "tokenizer", *PATIENT)
     assert done.code == 0, done.said
