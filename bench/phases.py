@@ -20,9 +20,9 @@ import time
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests/infra", ".")]
 
-import tiny_boot  # noqa: E402
-from held_boot import PHASES, REQUESTS, SAMPLES, Held, committed, ended_for, gone, hold, weights  # noqa: E402
-from tiny_boot import STEPS, TWO_RANKS, Place, checkpoints, copy_place, last_step, losses, make_place  # noqa: E402
+import tiny_boot  # noqa: E402 - found through the path above, as all three
+from held_boot import PHASES, REQUESTS, SAMPLES, Held, committed, ended_for, gone, hold, weights  # noqa: E402 - likewise
+from tiny_boot import STEPS, TWO_RANKS, Place, checkpoints, copy_place, last_step, losses, make_place  # noqa: E402 - likewise
 
 LONG_SAVE_S = 45
 PATIENCE_S = 900.0

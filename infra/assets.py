@@ -111,7 +111,7 @@ def _make_corpus(target: str, job: Job, root: Path, engine: Engine) -> None:
     else:
         code = engine.show("trainwright", "boot", str(folder / job.experiment_file), *more)
     if code != Exit.OK:
-        print(f"shard: ended with {code} (see above); the same command goes on where it stopped")  # noqa: T201
+        print(f"shard: ended with {code} (see above); the same command goes on where it stopped")  # noqa: T201 - the answer
 
 
 def _report(target: str, loaded: Loaded, root: Path) -> int:

@@ -75,6 +75,7 @@ def _is_there(seen: Seen, copy_: Seen | None, note: Any) -> bool:
 def _copy_one(source: Place, target: Place, name: str) -> dict[str, Any]:
     with source.reading(name) as stream:
         counted = _Hashing(stream)
+        # It has of a stream what a target asks for: `read`.
         target.write(name, counted)  # type: ignore[arg-type]
     found = _hash(target, name)
     if found != counted.digest.hexdigest():

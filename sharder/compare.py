@@ -121,5 +121,5 @@ def other(name: str, assets: Path) -> Bundle | None:
     except (ValueError, OSError):
         return None
     # tiktoken keeps these to itself, and a bundle is made of nothing else.
-    ranks = dict(encoding._mergeable_ranks)  # noqa: SLF001
-    return Bundle("bpe", encoding._pat_str, ranks, dict(encoding._special_tokens))  # noqa: SLF001
+    ranks = dict(encoding._mergeable_ranks)  # noqa: SLF001 - tiktoken has no public name
+    return Bundle("bpe", encoding._pat_str, ranks, dict(encoding._special_tokens))  # noqa: SLF001 - likewise

@@ -98,9 +98,9 @@ _PRODUCTS = [
     _ATEN.addmm.default,
     _ATEN.bmm.default,
     _ATEN._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - operators of attention have no public name
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
-    _ATEN._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
-    _ATEN._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001 - likewise
+    _ATEN._scaled_dot_product_efficient_attention.default,  # noqa: SLF001 - likewise
+    _ATEN._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001 - likewise
 ]
 
 

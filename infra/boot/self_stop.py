@@ -102,7 +102,7 @@ class Api:
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.base + path, data, headers, method=method)  # noqa: S310 - the base is ours
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - likewise
                 return answer.status, answer.read().decode("utf-8", errors="replace")
         except urllib.error.HTTPError as error:
             with error:

@@ -64,8 +64,8 @@ def site_of_host(host: str, sites: Path) -> str | None:
     return found[0] if found else GENERIC if (sites / f"{GENERIC}.yaml").is_file() else None
 
 
-def _words(value: object) -> Sequence[str]:
-    return value.replace(",", " ").split() if isinstance(value, str) else [str(word) for word in value or ()]  # type: ignore[attr-defined]
+def _words(value: str | Sequence[object] | None) -> Sequence[str]:
+    return value.replace(",", " ").split() if isinstance(value, str) else [str(word) for word in value or ()]
 
 
 def longest_save(logs: Path) -> float | None:

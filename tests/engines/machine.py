@@ -239,7 +239,9 @@ def mirror() -> str:
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in files if path.is_file())
     found = re.findall(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(https?://\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
-    return found[0] if found else "http://deb.debian.org/debian"
+    if not found:
+        raise AbsentError("apt's sources name no Debian mirror; engines are installed from one")
+    return found[0]
 
 
 def release() -> None:

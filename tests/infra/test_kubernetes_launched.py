@@ -206,6 +206,7 @@ def test_a_cluster_that_does_not_answer_is_told_in_its_own_words(tmp_path: Path)
 
     engine = Recorder(programs=("kubectl",), answers=lambda _: Answer(1, "", "Unable to connect to the server: EOF\n"))
     with pytest.raises(MissingError, match=r"^kubectl get: Unable to connect to the server: EOF$"):
+        # Not the fake cluster that `send` is written for: a program that only fails.
         send(the_job(), tmp_path, engine)  # type: ignore[arg-type]
 
 
