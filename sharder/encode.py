@@ -179,11 +179,10 @@ def encode_shard(task: Task, bundle: Bundle, encoder: Encoder) -> ShardEntry:
     """Write the token shard of one text shard, whose hash is verified first."""
     if problem := verify_entry(task.text, task.shard.file, hashes=True):
         raise UserError(f"{problem}; restore the file, or run boot --redo shard")
-    num_documents, separator = 0, bundle.separator
+    num_documents = 0
     with ShardWriter(task.output, bundle.vocab_size) as shard:
         for documents in _batches(task.text / task.shard.path):
-            for tokens in encoder.encode(documents):
-                shard.add(tokens, first=separator)
+            shard.add(encoder.encode(documents))
             num_documents += len(documents)
         if num_documents != task.shard.num_documents:
             what = f"{num_documents} documents, but its manifest says {task.shard.num_documents}"

@@ -8,8 +8,9 @@ Documents on which the two are known to part are tiktoken's (`Gigatoken`).
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import groupby
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from sharder.pieces import encode_text
 from trainwright.tokens.bundle import CL100K_PATTERN, GPT2_PATTERN, GPT4_PATTERN, VOCABULARY, Bundle
 
 Found = npt.NDArray[Any]
-"""Tokens of any unsigned type, without the separator."""
+"""Tokens of any unsigned type."""
 
 SCHEMES = {GPT2_PATTERN: "gpt2", CL100K_PATTERN: "gpt4", GPT4_PATTERN: "gpt4"}
 """Pattern -> gigatoken's name for the splitting that is the same, but for digits (`Gigatoken`)."""
@@ -41,6 +42,8 @@ VECTORS = (
 LONG_BYTES = 20_000
 _LONG_SPACE = re.compile(rf"\s{{{LONG_BYTES}}}")
 _MARK = b"\x00"
+_SEPARATOR = b"\x00\x01"
+"""Stands for the separator where gigatoken reads several documents at once, none of which has a NUL."""
 _ASCII = bytes(range(128))
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,8 @@ class Encoder(Protocol):
 
     name: str
 
-    def encode(self, documents: Sequence[bytes]) -> list[Found]:
-        """Return the tokens of each document, without the separator."""
+    def encode(self, documents: Sequence[bytes]) -> Found:
+        """Return the tokens of all documents, one after the other, the separator before each."""
         ...
 
 
@@ -61,9 +64,12 @@ class Bytes:
 
     name = "bytes"
 
-    def encode(self, documents: Sequence[bytes]) -> list[Found]:
-        """Return the tokens of each document."""
-        return [np.frombuffer(data, dtype=np.uint8) for data in documents]
+    def __init__(self, bundle: Bundle) -> None:
+        self._separator = np.array([bundle.separator], dtype=np.uint16)
+
+    def encode(self, documents: Sequence[bytes]) -> Found:
+        """Return the tokens of all documents."""
+        return _after_separators(self._separator, [np.frombuffer(data, dtype=np.uint8) for data in documents])
 
 
 class Tiktoken:
@@ -72,63 +78,70 @@ class Tiktoken:
     def __init__(self, bundle: Bundle) -> None:
         self.name = f"tiktoken-{version('tiktoken')}"
         self._bundle = bundle
+        self._separator = np.array([bundle.separator], dtype=np.uint32)
 
-    def encode(self, documents: Sequence[bytes]) -> list[Found]:
-        """Return the tokens of each document."""
-        return [encode_text(self._bundle, data.decode()) for data in documents]
+    def encode(self, documents: Sequence[bytes]) -> Found:
+        """Return the tokens of all documents."""
+        return _after_separators(self._separator, [encode_text(self._bundle, data.decode()) for data in documents])
+
+
+def _after_separators(separator: Found, documents: Sequence[Found]) -> Found:
+    return np.concatenate([separator[:0], *(part for tokens in documents for part in (separator, tokens))])
 
 
 class Gigatoken:
     """The fast encoder.
 
-    It cuts numbers into three digits at most. Where the pattern says two, a NUL is put behind every second digit that
-    another one follows: by itself it is one token, which is then taken out.
+    It reads all documents in one call, `_SEPARATOR` before each, since a call costs as much as a short document. It
+    cuts numbers into three digits at most: where the pattern says two, a NUL is put behind every second digit that
+    another one follows; by itself it is one token, which is then taken out.
     """
 
     def __init__(self, bundle: Bundle, folder: Path, exact: Encoder) -> None:
         from gigatoken.gigatoken_rs import BPETokenizer
 
         self.name = f"gigatoken-{version('gigatoken')}"
-        self._fast = BPETokenizer.from_tiktoken(str(folder / VOCABULARY), SCHEMES[bundle.pattern], {})
+        separator = {_SEPARATOR.decode(): bundle.separator}
+        self._fast = BPETokenizer.from_tiktoken(str(folder / VOCABULARY), SCHEMES[bundle.pattern], separator)
         self._exact = exact
         self._mark = bundle.ranks[_MARK] if bundle.pattern == GPT4_PATTERN else None
 
-    def encode(self, documents: Sequence[bytes]) -> list[Found]:
-        """Return the tokens of each document."""
-        marked = documents if self._mark is None else mark_digits(documents)
-        return [self._encode(*pair) for pair in zip(documents, marked, strict=True)]
+    def encode(self, documents: Sequence[bytes]) -> Found:
+        """Return the tokens of all documents."""
+        parts = [
+            self._together(group) if reads else self._exact.encode(list(group))
+            for reads, group in groupby(documents, self._reads)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint32), *parts])
 
-    def _encode(self, data: bytes, marked: bytes) -> Found:
+    def _together(self, documents: Iterable[bytes]) -> Found:
+        text = b"".join(part for data in documents for part in (_SEPARATOR, data))
+        if self._mark is None or (marked := mark_digits(text)) == text:
+            return self._fast.encode(text)
+        tokens = self._fast.encode(marked)
+        return tokens[tokens != self._mark]
+
+    def _reads(self, data: bytes) -> bool:
+        """Return whether a document's tokens are known to be tiktoken's."""
+        if _MARK in data:
+            return False
         if len(data) > LONG_BYTES and _LONG_SPACE.search(data.decode()):
             # tiktoken refuses such documents whole, and they are encoded in pieces.
-            return self._exact.encode([data])[0]
-        if self._mark is None:
-            return self._fast.encode(data)
-        if _MARK in data or not (data.isascii() or _has_ascii_numbers_only(data)):
-            return self._exact.encode([data])[0]
-        tokens = self._fast.encode(marked)
-        return tokens if len(marked) == len(data) else tokens[tokens != self._mark]
+            return False
+        return self._mark is None or data.isascii() or _has_ascii_numbers_only(data)
 
 
-def mark_digits(documents: Sequence[bytes]) -> Sequence[bytes]:
-    """Return each document with a NUL behind every second digit (of ASCII) of a run that goes on.
-
-    All documents at once, because most are short, and numpy takes longer to begin than to work.
-    """
-    characters = np.frombuffer(b"\n".join(documents), dtype=np.uint8)
+def mark_digits(text: bytes) -> bytes:
+    """Return a text with a NUL behind every second digit (of ASCII) of a run that goes on."""
+    characters = np.frombuffer(text, dtype=np.uint8)
     # What lies below "0" wraps to large numbers.
     digits = (characters - np.uint8(ord("0"))) < 10
     threes = np.flatnonzero(digits[2:] & digits[1:-1] & digits[:-2])
     if not len(threes):
-        return documents
+        return text
     begins = np.diff(threes, prepend=-2) != 1
     since = threes - np.maximum.accumulate(np.where(begins, threes, 0))
-    places = threes[since % 2 == 0] + 2
-    joined = np.insert(characters, places, 0).tobytes()
-    ends = np.cumsum([len(data) + 1 for data in documents]) - 1
-    ends += np.searchsorted(places, ends)
-    starts = [0, *(ends[:-1] + 1).tolist()]
-    return [joined[start:end] for start, end in zip(starts, ends.tolist(), strict=True)]
+    return np.insert(characters, threes[since % 2 == 0] + 2, 0).tobytes()
 
 
 def _has_ascii_numbers_only(data: bytes) -> bool:
@@ -147,7 +160,7 @@ def _may_be_number(character: str) -> bool:
 def choose_encoder(bundle: Bundle, folder: Path, *, fast: bool = True) -> tuple[Encoder, str]:
     """Return the fastest encoder that is exact for a bundle, which lies in `folder`, and why it is this one."""
     if bundle.kind == "bytes":
-        return Bytes(), "a byte is a token"
+        return Bytes(bundle), "a byte is a token"
     exact = Tiktoken(bundle)
     return _fastest(bundle, folder, exact) if fast else (exact, "data.encoder=tiktoken")
 
@@ -161,12 +174,12 @@ def _fastest(bundle: Bundle, folder: Path, exact: Encoder) -> tuple[Encoder, str
         return exact, "gigatoken is not installed"
     except (ValueError, OSError, RuntimeError) as error:
         return exact, f"gigatoken does not read this vocabulary: {str(error).splitlines()[0]}"
-    if differing(candidate, exact, [text.encode() for text in VECTORS]):
+    if not agree(candidate, exact, [text.encode() for text in VECTORS]):
         return exact, f"{candidate.name} gives other tokens for this vocabulary"
     return candidate, f"gives tiktoken's tokens on {len(VECTORS)} texts"
 
 
-def differing(one: Encoder, other: Encoder, documents: Sequence[bytes]) -> list[int]:
-    """Return the indices of the documents for which two encoders give different tokens."""
-    pairs = zip(one.encode(documents), other.encode(documents), strict=True)
-    return [index for index, (left, right) in enumerate(pairs) if not np.array_equal(left, right)]
+def agree(one: Encoder, other: Encoder, documents: Sequence[bytes]) -> bool:
+    """Return whether two encoders give the same tokens, for all documents at once and for each alone."""
+    batches = [documents, *([data] for data in documents)]
+    return all(np.array_equal(one.encode(batch), other.encode(batch)) for batch in batches)

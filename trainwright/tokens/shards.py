@@ -176,10 +176,8 @@ class ShardWriter:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def add(self, tokens: npt.NDArray[Any], first: int | None = None) -> None:
-        """Append tokens of any unsigned type, after one token that comes `first`."""
-        if first is not None:
-            self._append(np.array([first], dtype=np.uint32))
+    def add(self, tokens: npt.NDArray[Any]) -> None:
+        """Append tokens of any unsigned type."""
         for start in range(0, len(tokens), BUFFER_TOKENS):
             self._append(tokens[start : start + BUFFER_TOKENS])
 
