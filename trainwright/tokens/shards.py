@@ -303,9 +303,11 @@ class TokenCorpus:
             tokens = self._read(int(starts[row]), int(stops[row]))
             rows[row, : len(tokens)], rows[row, len(tokens) :] = tokens, 0
             first[row] = -1
-        for index in np.unique(first[first >= 0]).tolist():
-            chosen = np.flatnonzero(first == index)
-            self._read_whole(index, starts[chosen] - self._start(index), chosen, rows)
+        by_shard = np.argsort(first, kind="stable")
+        for chosen in np.split(by_shard, np.flatnonzero(np.diff(first[by_shard])) + 1):
+            index = int(first[chosen[0]]) if len(chosen) else -1
+            if index >= 0:
+                self._read_whole(index, starts[chosen] - self._start(index), chosen, rows)
         self._check_vocabulary(rows)
         return np.asarray(stops - starts - 1)
 
