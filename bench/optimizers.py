@@ -118,7 +118,7 @@ class Runs:
         write_documents(text, folder / "corpus" / "0.jsonl")
         self._experiment.write_text(EXPERIMENT.replace("CORPUS", str(folder / "corpus")).replace("STEPS", str(steps)))
         for seed in SEEDS:
-            self._ran("infra.boot", str(self._experiment), *self._data(seed), "--until", "tokenizer")
+            self._ran("infra.boot", str(self._experiment), f"name=text-{seed}", *self._data(seed), "--until", "tokenizer")
 
     def rule(self, kind: str) -> float:
         """Return the peak rate that the scaling rule gives."""
