@@ -1,4 +1,4 @@
-"""Ways to train the same Llama for one step: this project's, plain PyTorch in the manner of nanoGPT, and litgpt's.
+"""Ways to train the same Llama for one step: ours, plain PyTorch as nanoGPT has it, litgpt's and torchtitan's.
 
 Each takes a shape, a device and whether to compile, and returns a function that makes one step and returns its loss.
 Same shape, type (bf16 with fp32 weights), batch, optimizer (fused AdamW) and clipping for all.
@@ -65,6 +65,7 @@ train:
   steps: 1000
   compile: {compile}
   recompute: {recompute}
+  precision: {precision}
 optimizer: {{kind: {optimizer}, lr: 1e-4, moments: {moments}}}
 resources: {{device: {device}}}
 """
@@ -78,16 +79,17 @@ def derived_of(
     optimizer: str = "adamw",
     recompute: str = "none",
     moments: str = "fp32",
+    precision: str = "bf16",
 ) -> "Derived":
     """Return the experiment of a shape and what follows from it."""
     from trainwright.spec.derived import Derived
     from trainwright.spec.load import load_experiment
 
-    choices = {"optimizer": optimizer, "recompute": recompute, "moments": moments, "compile": str(compiled).lower()}
-    values = {**vars(size), **choices, "hidden": size.hidden, "batch": size.micro * size.passes}
+    choices = {"optimizer": optimizer, "recompute": recompute, "moments": moments, "precision": precision}
+    more = {"compile": str(compiled).lower(), "hidden": size.hidden, "batch": size.micro * size.passes}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.yaml"
-        path.write_text(TEXT.format(**values, device=device.type))
+        path.write_text(TEXT.format(**vars(size), **choices, **more, device=device.type))
         return Derived(load_experiment(path, (), {}).experiment)
 
 
@@ -189,6 +191,30 @@ def litgpt(size: Size, device: torch.device, *, compiled: bool) -> Step:
     return _stepping(GPT(config), size, device, compiled=compiled)
 
 
+def torchtitan(size: Size, device: torch.device, *, compiled: bool) -> Step:
+    """Return a step of torchtitan's Llama 3, each block compiled by itself, as its own trainer does it.
+
+    Its releases after 0.1 import kernels that a CPU does not have.
+    """
+    from torchtitan.models.llama3 import Transformer, TransformerModelArgs
+
+    shape = TransformerModelArgs(
+        dim=size.dim,
+        n_layers=size.layers,
+        n_heads=size.heads,
+        vocab_size=size.vocab,
+        multiple_of=64,
+        max_seq_len=size.seq,
+        rope_theta=10_000,
+    )
+    model = Transformer(shape)
+    model.init_weights()
+    if compiled:
+        for block in model.layers.values():
+            block.compile(fullgraph=True)
+    return _stepping(model, size, device, compiled=False)
+
+
 def _stepping(model: nn.Module, size: Size, device: torch.device, *, compiled: bool) -> Step:
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
@@ -210,4 +236,9 @@ def _stepping(model: nn.Module, size: Size, device: torch.device, *, compiled: b
     return step
 
 
-CONTENDERS: dict[str, Callable[..., Step]] = {"trainwright": ours, "plain": plain, "litgpt": litgpt}
+CONTENDERS: dict[str, Callable[..., Step]] = {
+    "trainwright": ours,
+    "plain": plain,
+    "litgpt": litgpt,
+    "torchtitan": torchtitan,
+}

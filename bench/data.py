@@ -1,12 +1,12 @@
-"""Kills processes that ingest and shuffle text at random moments, and holds the shards against an undisturbed run.
+"""Kills processes that ingest, shuffle and encode text at random moments, and compares with an undisturbed run.
 
     python bench/data.py --kills 100 --seed SEED
 
-Two corpora are made of the same files: in the order of the source, and shuffled. Each is made once in peace, by one
-process. Then they are made again and again, as one part, two or five, whose processes work at the same time; after
-random times one of them or all are killed with SIGKILL, or stopped with SIGTERM, and started anew until every part is
-done. The files below `datasets` must then be the same bytes, temporary ones gone. The last line printed is
-one JSON object; the exit code is 0 only when all of this held.
+Two corpora are made of the same files: in the order of the source, and shuffled; the first is encoded too. Each is made
+once in peace, by one process. Then they are made again and again, as one part, two or five, whose processes work at the
+same time; after random times one of them or all are killed with SIGKILL, or stopped with SIGTERM, and started anew
+until every part is done. The files below `datasets` must then be the same bytes, temporary ones gone. The last line
+printed is one JSON object; the exit code is 0 only when all of this held.
 """
 
 import argparse
@@ -34,10 +34,18 @@ data:
   documents_per_shard: 400
   memory_mib: 16
   workers: WORKERS
+tokenizer: {kind: bpe, vocab_size: 2000}
 train: {global_batch_sequences: 1, micro_batch: 1, steps: 1}
 """
-KINDS = {"in order": [], "shuffled": ["data.shuffle_documents=true"]}
-PARTS = (1, 2, 5)
+KINDS = {
+    "in order": ["shard"],
+    "shuffled": ["shard", "data.shuffle_documents=true"],
+    # The slow encoder, or most kills would come before it or after.
+    "encoded": ["encode", "data.encoder=tiktoken", "data.workers=2"],
+}
+"""What is made -> the word and the overrides that make it."""
+PARTS = {"in order": (1, 2, 5), "shuffled": (1, 2, 5), "encoded": (1,)}
+MAX_KILLS_OF_A_RUN = 4
 PATIENCE_S = 300.0
 INTERRUPTED, MISSING = 75, 69
 
@@ -66,9 +74,10 @@ def main() -> int:
             reference[kind], seconds[kind] = undisturbed(experiment, Path(folder) / "reference", kind)
             print(f"undisturbed, {kind}: {seconds[kind]:.1f} s", flush=True)
         while tally.kills < arguments.kills and not tally.wrong:
-            kind, num_parts = dice.choice(list(KINDS)), dice.choice(PARTS)
-            root = Path(folder) / "disturbed"
-            disturbed(experiment, root, (kind, num_parts), seconds[kind], arguments.kills, dice, tally)
+            kind = list(KINDS)[tally.runs % len(KINDS)]
+            num_parts = dice.choice(PARTS[kind])
+            root, kills = Path(folder) / "disturbed", min(arguments.kills, tally.kills + MAX_KILLS_OF_A_RUN)
+            disturbed(experiment, root, (kind, num_parts), seconds[kind], kills, dice, tally)
             tally.runs += 1
             found = outcome(root)
             if different := sorted(
@@ -109,14 +118,29 @@ def write_corpus(folder: Path) -> Path:
 def start(experiment: Path, root: Path, kind: str, part: str) -> "subprocess.Popen[bytes]":
     root.mkdir(parents=True, exist_ok=True)
     environ = {**os.environ, "TRAINWRIGHT_ROOT": str(root), "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-m", "sharder", "shard", str(experiment), *KINDS[kind], "--part", part]
+    word, *overrides = KINDS[kind]
+    command = [sys.executable, "-m", "sharder", word, str(experiment), *overrides]
+    command += ["--part", part] if word == "shard" else []
     with (root / "log").open("ab") as log:
         return subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
 
 
+def prepare(experiment: Path, root: Path, kind: str) -> None:
+    """Empty a root; to be encoded, a corpus and its tokenizer are put there, made once."""
+    shutil.rmtree(root, ignore_errors=True)
+    if KINDS[kind][0] == "shard":
+        return
+    prepared = root.with_name("prepared")
+    if not prepared.exists():
+        undisturbed(experiment, prepared, "in order")
+        environ = {**os.environ, "TRAINWRIGHT_ROOT": str(prepared), "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([sys.executable, "-m", "sharder", "tokenizer", str(experiment)], env=environ, check=True)
+    shutil.copytree(prepared, root)
+
+
 def undisturbed(experiment: Path, root: Path, kind: str) -> tuple[dict[str, str], float]:
     """Make a corpus once in peace; return what it left and how long it took."""
-    shutil.rmtree(root, ignore_errors=True)
+    prepare(experiment, root, kind)
     started = time.monotonic()
     if start(experiment, root, kind, "1/1").wait(PATIENCE_S) != 0:
         raise SystemExit(f"the undisturbed run failed:\n{(root / 'log').read_text()}")
@@ -134,13 +158,13 @@ def disturbed(
 ) -> None:
     """Take one corpus to its end under kills."""
     kind, num_parts = shape
-    shutil.rmtree(root, ignore_errors=True)
+    prepare(experiment, root, kind)
     names = [f"{number}/{num_parts}" for number in range(1, num_parts + 1)]
     todo = set(names)
     while todo and not tally.wrong:
         running = {name: start(experiment, root, kind, name) for name in names if name in todo}
         if tally.kills < kills:
-            wait_a_while(running, dice.uniform(0.3, 1.1 * seconds))
+            wait_a_while(running, dice.uniform(0.3, 0.8 * seconds))
             alive = [name for name, process in running.items() if process.poll() is None]
             for name in dice.choice([alive, alive[:1], alive[-1:]]):
                 running[name].send_signal(dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))

@@ -16,6 +16,7 @@ one JSON object; the exit code is 0 when the speed and the memory are those that
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 import json
 import os
 from pathlib import Path
@@ -26,9 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from memory_of import peak_below
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -171,41 +172,12 @@ def ours(folder: Path, corpus: str, *, watched: bool = True) -> tuple[float, int
     environ = {**os.environ, "TRAINWRIGHT_ROOT": str(root), "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "sharder", "shard", str(experiment)]
     started = time.monotonic()
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        peak = [0]
-        watcher = threading.Thread(target=watch, args=(process, peak))
-        if watched:
-            watcher.start()
-        if process.wait() != 0:
-            raise SystemExit(f"the sharder ended with {process.returncode}")
-        seconds = time.monotonic() - started
-        if watched:
-            watcher.join()
+    with peak_below() if watched else nullcontext([0]) as peak:
+        done = subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    seconds = time.monotonic() - started
+    if done.returncode != 0:
+        raise SystemExit(f"the sharder ended with {done.returncode}")
     return seconds, peak[0]
-
-
-def watch(process: "subprocess.Popen[bytes]", peak: list[int]) -> None:
-    while process.poll() is None:
-        peak[0] = max(peak[0], sum(pss(pid) for pid in family(process.pid)))
-        time.sleep(0.1)
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all below it."""
-    try:
-        below = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return [pid]
-    return [pid, *(member for child in below for member in family(child))]
-
-
-def pss(pid: int) -> int:
-    """Return the memory of a process in bytes, what it shares with others in proportion."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from memory_of import peak_below
 from trainwright.store.text_shards import TextManifest, read_documents
 from trainwright.tokens.bundle import Bundle
 
@@ -203,12 +203,8 @@ class Work:
 
     def peak_gib(self, name: str) -> float:
         """Return the peak of memory of encoding a corpus."""
-        over, peak = threading.Event(), [0]
-        watcher = threading.Thread(target=watch, args=(os.getpid(), over, peak))
-        watcher.start()
-        self.ours(name=name)
-        over.set()
-        watcher.join()
+        with peak_below() as peak:
+            self.ours(name=name)
         return round(peak[0] / 2**30, 3)
 
 
@@ -219,33 +215,6 @@ def write_documents(folder: Path, target: Path) -> None:
             text = path.read_text(encoding="utf-8", errors="ignore")
             for start in range(0, len(text), DOCUMENT_CHARACTERS):
                 file.write(json.dumps({"text": text[start : start + DOCUMENT_CHARACTERS]}) + "\n")
-
-
-def watch(parent: int, over: threading.Event, peak: list[int]) -> None:
-    """Keep the highest sum of the memory of all processes below one."""
-    while not over.wait(0.05):
-        peak[0] = max(peak[0], sum(pss(pid) for pid in below(parent)))
-
-
-def below(pid: int) -> list[int]:
-    """Return the processes that a process started, and theirs."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in path.read_text().split()]
-        except OSError:
-            continue
-        found += [each for child in children for each in (child, *below(child))]
-    return found
-
-
-def pss(pid: int) -> int:
-    """Return the memory of a process in bytes, what it shares counted in part; 0 when it has gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@
 
 A machine may lack what this project needs besides torch (pydantic, pyyaml, safetensors): `--wheels FOLDER` takes them
 from a folder of wheels made by `pip download --only-binary :all: -d FOLDER pydantic pyyaml safetensors` for its Python.
+The fp8 part wants torchao too (`pip download --no-deps -d FOLDER torchao`), and is named as missing without it.
 Parts run from the dearest to the cheapest while time is left; a part that fails is named with its error, and the others
 go on. Times are medians over steps after a warm-up, loader apart, clipping and optimizer in; MFU counts attention
-causally against the dense bf16 peak. The file is written anew after every part.
+causally against the dense bf16 peak, of fp8 too. All steps see one batch, so the loss of fp8 is set beside that of the
+same part in bf16 step by step: that gap is one of arithmetic. The file is written anew after every part.
 """
 
 import argparse
@@ -30,6 +32,7 @@ PARTS: list[Part] = [
     {"size": "124m", "compiled": True},
     {"size": "1b", "compiled": True},
     {"size": "2b", "compiled": True, "recompute": "selective"},
+    {"size": "2b", "compiled": True, "recompute": "selective", "precision": "fp8"},
     {"size": "4b", "compiled": True, "recompute": "full", "micro": 2, "moments": "bf16"},
     {"size": "124m", "contender": "plain", "compiled": True},
     {"size": "124m", "compiled": True, "optimizer": "adana"},
@@ -58,7 +61,8 @@ def main() -> int:
         taken = time.monotonic()
         tried = {**part, "size": "tiny", "compiled": False, "micro": 2} if arguments.tiny else part
         # The first parts are the ones that count; none may take all of the time.
-        result["parts"].append({**part, **attempted(tried, min(left, 100), on_cpu=arguments.tiny)})
+        found = {**part, **attempted(tried, min(left, 100), on_cpu=arguments.tiny)}
+        result["parts"].append({**found, **beside_bf16(found, result["parts"])})
         result["parts"][-1]["part_seconds"] = round(time.monotonic() - taken, 1)
         write(arguments.out, result)
         print(number, json.dumps(result["parts"][-1]), flush=True)
@@ -105,8 +109,12 @@ def attempted(part: Part, seconds: float, *, on_cpu: bool) -> dict[str, Any]:
 
     import torch
 
+    from trainwright.spec.exits import MissingError
+
     try:
         return measured(part, seconds, torch.device("cpu" if on_cpu else "cuda"))
+    except MissingError as error:
+        return {"missing": str(error)}
     except Exception as error:  # One part must not cost the others their turn.
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"}
@@ -116,6 +124,22 @@ def attempted(part: Part, seconds: float, *, on_cpu: bool) -> dict[str, Any]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
+
+
+def beside_bf16(part: Part, before: list[Part]) -> Part:
+    """Return what fp8 gains and costs beside the same part in bf16: speed, and how far the losses are apart."""
+    if part.get("precision") != "fp8" or "losses" not in part:
+        return {}
+    wanted = {name: value for name, value in part.items() if name in ("size", "compiled", "recompute")}
+    alike = [each for each in before if wanted.items() <= each.items() and "losses" in each]
+    sibling = next((each for each in alike if not {"precision", "contender", "optimizer"} & each.keys()), None)
+    if sibling is None:
+        return {"loss_gap": None}
+    gaps = [ours - theirs for ours, theirs in zip(part["losses"], sibling["losses"], strict=False)]
+    return {
+        "speed_of_bf16": round(part["tokens_per_second"] / sibling["tokens_per_second"], 3),
+        "loss_gap": {"steps": len(gaps), "last": round(gaps[-1], 4), "largest": round(max(gaps, key=abs), 4)},
+    }
 
 
 def measured(part: Part, seconds: float, device: Any) -> dict[str, Any]:
@@ -129,7 +153,7 @@ def measured(part: Part, seconds: float, device: Any) -> dict[str, Any]:
 
     size = SIZES[part["size"]]
     size = replace(size, micro=part.get("micro", size.micro))
-    choices = {name: part[name] for name in ("optimizer", "recompute", "moments") if name in part}
+    choices = {name: part[name] for name in ("optimizer", "recompute", "moments", "precision") if name in part}
     began = time.monotonic()
     step = CONTENDERS[part.get("contender", "trainwright")](size, device, compiled=part["compiled"], **choices)
     losses = [step()]
@@ -152,7 +176,7 @@ def measured(part: Part, seconds: float, device: Any) -> dict[str, Any]:
         "flops_per_token": derived.flops_per_token,
         "mfu_causal": round(speed * derived.flops_per_token / peak, 4) if peak else None,
         "first_step_seconds": round(first_step_s, 1),
-        "losses": [round(losses[0], 4), round(losses[-1], 4)],
+        "losses": [round(loss, 4) for loss in losses],
         "peak_gib": peak_memory_gib(device),
         "reserved_gib": torch.cuda.max_memory_reserved() / GIB if device.type == "cuda" else None,
         "planned_tensors_gib": round(memory_plan(derived, device=device.type).tensors / GIB, 3),

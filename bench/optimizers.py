@@ -118,7 +118,9 @@ class Runs:
         write_documents(text, folder / "corpus" / "0.jsonl")
         self._experiment.write_text(EXPERIMENT.replace("CORPUS", str(folder / "corpus")).replace("STEPS", str(steps)))
         for seed in SEEDS:
-            self._ran("infra.boot", str(self._experiment), f"name=text-{seed}", *self._data(seed), "--until", "tokenizer")
+            self._ran(
+                "infra.boot", str(self._experiment), f"name=text-{seed}", *self._data(seed), "--until", "tokenizer"
+            )
 
     def rule(self, kind: str) -> float:
         """Return the peak rate that the scaling rule gives."""
@@ -127,7 +129,7 @@ class Runs:
 
     def curve(self, kind: str, rate: float, seed: int) -> Curve:
         """Train one run; return the validation loss by step."""
-        name = f"{kind}-{rate:.5f}-{seed}"
+        name = f"{kind}-{round(1e6 * rate)}-{seed}"
         settings = [*OPTIMIZERS[kind], f"optimizer.lr={rate}", f"name={name}", *self._data(seed)]
         self._ran("infra.boot", str(self._experiment), *settings)
         lines = (self._folder / "runs" / name / "metrics.jsonl").read_text().splitlines()

@@ -1,12 +1,14 @@
-"""Step time and tokens a second against plain PyTorch and litgpt: same shape, type, batch and device, taking turns.
+"""Step time and tokens a second against plain PyTorch, litgpt and torchtitan, taking turns.
+
+All have the same shape, type, batch and device.
 
     python bench/step_time.py                # 10 million parameters on this CPU, compiled
     python bench/step_time.py --tiny         # seconds instead of minutes: shows only that it works
     python bench/step_time.py --device cuda --size 124m
 
 Contenders take turns of a few steps, so that a slow moment of the machine falls on all; the median counts. A peer that
-is not installed is named with the reason (litgpt is a `pip install litgpt` in an environment of its own). The last line
-is one JSON object.
+is not installed is named with the reason (`pip install litgpt torchtitan==0.1.0`, in an environment of its own). The
+last line is one JSON object.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import torch  # noqa: E402 - the peers may bring one of their own
 from contenders import CONTENDERS, Size, Step  # noqa: E402 - lies beside this file
 
 SIZES = {
-    "tiny": Size(64, 2, 2, 512, 64, 2),
+    "tiny": Size(128, 2, 2, 512, 64, 2),
     "10m": Size(256, 6, 4, 8192, 256, 8),
     "124m": Size(768, 12, 12, 50_304, 1024, 32),
     "1b": Size(2048, 20, 16, 50_304, 2048, 8),

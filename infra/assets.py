@@ -20,7 +20,7 @@ from trainwright.spec.exits import Exit, MissingError
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
 from trainwright.spec.paths import ROOT_VARIABLE, Places, root_from
 from trainwright.spec.sites import SITES
-from trainwright.store.assets import Asset, assets_of
+from trainwright.store.assets import Asset, assets_of, compared_with
 from trainwright.store.weights import PREFIX, download_weights
 
 CACHES = ("tiktoken_cache",)
@@ -34,7 +34,7 @@ def fetch(argv: Sequence[str]) -> int:
     if target == "slurm":
         _refuse_other_host(loaded)
     places = Places(root, loaded.experiment)
-    missing = [asset for asset in assets_of(places) if asset.problem() is not None]
+    missing = [asset for asset in (*assets_of(places), *compared_with(places)) if asset.problem() is not None]
     for asset in missing:
         _take_over(asset)
     wanted = [asset for asset in missing if asset.url is not None and asset.problem() is not None]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra import assets, words
 from infra.copies import copy
-from infra.parsers import word_parser
+from infra.parsers import say_followed, word_parser
 from infra.rooms import become
 from infra.runpod.words import runpod
 from infra.runs import find_run
@@ -272,6 +272,7 @@ def _with_experiment(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tu
     if getattr(arguments, "from_run", None):
         overrides = (*overrides, f"train.init_from={arguments.from_run}")
     loaded = load_experiment(find_experiment(name), overrides, sites=SITES)
+    say_followed(name, loaded)
     return arguments, with_site(loaded, name) if getattr(arguments, "target", None) == "slurm" else loaded
 
 
@@ -297,6 +298,7 @@ WORDS = {
     "shard": Word("text shards from a source", _room("sharder", "shard")),
     "tokenizer": Word("find or train the tokenizer", _room("sharder", "tokenizer")),
     "encode": Word("token shards from text shards", _room("sharder", "encode")),
+    "import": Word("a corpus from the token files of other projects", _room("sharder", "import")),
     "train": Word("one rank of training, by hand", _room_with_run("trainer", lambda run: run.training_yaml)),
     "export": Word("a run's weights as a Hugging Face folder", _room_with_run("trainer.export", lambda run: run.path)),
     "report": Word("report.md and report.html of a run", _room_with_run("report", lambda run: run.path)),

@@ -21,6 +21,8 @@ class Launch:
     folder: str
     """The rendered files that were sent."""
     time: float
+    run: str = ""
+    """The run folder, where this machine sees it; empty where only the target does, and for a sweep."""
 
     @property
     def path(self) -> Path:
@@ -46,9 +48,9 @@ def launch_folder(root: Path, name: str) -> Path:
     return root / "launch" / name
 
 
-def record(name: str, target: str, identity: str, folder: Path) -> Launch:
+def record(name: str, target: str, identity: str, folder: Path, run: str = "") -> Launch:
     """Write down a launch."""
-    launch = Launch(name, target, identity, str(folder), round(time.time(), 3))
+    launch = Launch(name, target, identity, str(folder), round(time.time(), 3), run)
     write_json(launch.record, asdict(launch))
     return launch
 
@@ -62,7 +64,7 @@ def find_launch(root: Path, name: str) -> Launch | None:
         return None
     except (UserError, TypeError):
         launch = None
-    texts = (launch.name, launch.target, launch.id, launch.folder) if launch is not None else ()
+    texts = (launch.name, launch.target, launch.id, launch.folder, launch.run) if launch is not None else ()
     if launch is None or launch.name != name or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: is no launch record; remove that folder")
     return launch

@@ -28,7 +28,7 @@ def plan_document(derived: Derived, gpu: Gpu | None, mfu: float, dollars: float 
     memory = memory_plan(derived)
     document: dict[str, Any] = {
         "derived": {each.name: {"value": each.value, "formula": each.formula} for each in explained(derived)},
-        "warnings": [derived.peak.warning] if derived.peak.warning else [],
+        "warnings": [each for each in (derived.peak.warning, lacks_float8(derived.experiment, gpu)) if each],
         "memory": {**asdict(memory), "total": memory.total},
         "gpu": gpu.name if gpu else None,
     }
@@ -49,7 +49,10 @@ def _hours(derived: Derived, gpu: Gpu, mfu: float) -> float:
 def plan_page(derived: Derived, gpu: Gpu | None, mfu: float, dollars: float | None) -> str:
     """Return the plan for people."""
     document = plan_document(derived, gpu, mfu, dollars)
-    lines = [f"{name:<24}{_number(each['value']):>20}  {each['formula']}" for name, each in document["derived"].items()]
+    lines = [
+        f"{name:<24}{_number(each['value']):>20}  {each['formula']}{_in_gib(name, each['value'])}"
+        for name, each in document["derived"].items()
+    ]
     lines += [f"warning: {warning}" for warning in document["warnings"]]
     lines += ["", "Memory of each GPU, upper bound:", *_memory_lines(memory_plan(derived))]
     if gpu is None:
@@ -59,7 +62,7 @@ def plan_page(derived: Derived, gpu: Gpu | None, mfu: float, dollars: float | No
     verdict = "fits" if document["fits"] else "does NOT fit"
     lines += ["", f"{gpu.name}, {gpu.memory_gib:g} GiB: {verdict}"]
     lines += [f"  it would with {way}" for way in document["ways"]]
-    formula = f"total_flops / (ranks x {gpu.peak_flops / 1e12:g} TFLOP/s x {mfu:.0%} of it)"
+    formula = f"total_flops / (ranks x {gpu.peak_flops / 1e12:g} TFLOP/s of dense bf16 x {mfu:.0%} of it)"
     lines.append(f"{'hours':<24}{document['hours']:>20.2f}  {formula}")
     if dollars is not None:
         lines.append(f"{'dollars':<24}{document['dollars']:>20.2f}  hours x ranks x {dollars:g}")
@@ -80,6 +83,10 @@ def _memory_lines(memory: MemoryPlan) -> list[str]:
         ("on the host while saving", memory.staging),
     ]
     return [f"  {name:<30}{count / GIB:>10.2f} GiB" for name, count in rows]
+
+
+def _in_gib(name: str, value: float) -> str:
+    return f" = {value / GIB:.1f} GiB" if name.endswith("_bytes") else ""
 
 
 def _number(value: float) -> str:
@@ -120,11 +127,20 @@ def chosen_gpu(experiment: Experiment, name: str | None, target: str | None) -> 
     return found
 
 
+def lacks_float8(experiment: Experiment, gpu: Gpu | None) -> str | None:
+    """Return what is wrong when a run wants fp8 of a GPU that has none."""
+    if experiment.train.precision != "fp8" or gpu is None or gpu.has_float8:
+        return None
+    return f"train.precision=fp8: {gpu.name} cannot multiply it (Ada, Hopper and newer can); give bf16, or another GPU"
+
+
 def refuse_what_does_not_fit(experiment: Experiment, target: str) -> None:
-    """Raise `UserError` when the run needs more memory than the GPU that its target gives; unknown GPUs pass."""
+    """Raise `UserError` when the GPU that a run's target gives lacks memory, or fp8; unknown GPUs pass."""
     gpu = planned_gpu(experiment, target)
     if gpu is None or experiment.resources.device == "cpu":
         return
+    if wrong := lacks_float8(experiment, gpu):
+        raise UserError(f"{wrong}; or --force to send it all the same")
     derived = Derived(experiment)
     needed = memory_plan(derived).total / GIB
     if needed > gpu.memory_gib:

@@ -6,7 +6,7 @@ from pathlib import Path
 from infra.engine import Engine
 from infra.job import Job, Rendered, movable_image
 from infra.launches import Launch, find_launch, launch_folder, record
-from infra.targets import TARGETS, target_of
+from infra.targets import ENDS, TARGETS, target_of
 from trainwright.spec.exits import UserError
 from trainwright.store.files import write_text
 
@@ -35,7 +35,14 @@ def submit(target_name: str, job: Job, root: Path, engine: Engine) -> Launch:
     _refuse_second(root, job.name, engine)
     folder = launch_folder(root, job.name)
     write_rendered(files, folder)
-    return record(job.name, target_name, target.send(job, folder, engine), folder)
+    return record(job.name, target_name, target.send(job, folder, engine), folder, _run_folder(target_name, job, root))
+
+
+def _run_folder(target_name: str, job: Job, root: Path) -> str:
+    """Return where this machine sees the run folder; empty where only the target does."""
+    inside = target_name == "local" and job.targets.local.container and job.runs is not None
+    runs = root / "runs" if job.runs is None else Path(job.runs)
+    return "" if target_name in ENDS or inside else str(runs / job.name)
 
 
 def _refuse_second(root: Path, name: str, engine: Engine) -> None:

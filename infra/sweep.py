@@ -14,7 +14,7 @@ from infra.engine import Engine
 from infra.job import Job, build_job, movable_image
 from infra.kubernetes.sweeps import send_sweep
 from infra.launches import launch_folder, record
-from infra.parsers import word_parser
+from infra.parsers import say_followed, word_parser
 from infra.rooms import room_command
 from infra.runs import find_run, status
 from infra.secret_values import values_for
@@ -23,14 +23,17 @@ from infra.slurm.jobs import make_ready, prepare, queue
 from infra.slurm.layout import train_script
 from infra.slurm.scripts import sweep_text
 from infra.submit import write_rendered
-from infra.targets import TARGETS
+from infra.targets import ENDS, TARGETS
 from trainwright.spec.exits import Exit, UserError
 from trainwright.spec.load import Loaded, find_experiment, load_experiment, split_words
-from trainwright.spec.paths import ROOT_VARIABLE, root_from
+from trainwright.spec.paths import ROOT_VARIABLE, RunFolder, root_from
 from trainwright.spec.sites import SITES
+from trainwright.spec.variables import BOOT_VARIABLES
 from trainwright.store.files import write_text
 
 MAX_POINTS = 1000
+WAITS = "waits"
+UNSEEN = "not visible from here: its folder is on the cluster's volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,10 @@ def sweep(argv: Sequence[str]) -> int:
     path = find_experiment(name)
     fixed = [word for word in overrides if not _is_axis(word)]
     base = load_experiment(path, fixed, sites=SITES)
+    say_followed(name, base)
+    if (variable := base.origin("name")) in BOOT_VARIABLES:
+        way = "every point of the sweep would have that name; unset it"
+        raise UserError(f"{variable}={base.experiment.name}: is set in this environment, and {way}")
     if arguments.target == "slurm":
         base = with_site(base, name)
     points = grid(base, [word for word in overrides if _is_axis(word)])
@@ -67,8 +74,10 @@ def sweep(argv: Sequence[str]) -> int:
         _launch(
             arguments.target, [load_experiment(path, point.words, sites=SITES) for point in points], arguments.at_once
         )
-    print("\n".join(table(points, root_from())))  # noqa: T201 - the answer
-    return _write_page(sweep_name(base.experiment.name), points, root_from()) if arguments.table else Exit.OK
+    unseen = arguments.target in ENDS and not any(_is_here(point, root_from()) for point in points)
+    print("\n".join(table(points, root_from(), UNSEEN if unseen else WAITS)))  # noqa: T201 - the answer
+    name = sweep_name(base.experiment.name)
+    return _write_page(name, points, root_from(), unseen=unseen) if arguments.table else Exit.OK
 
 
 def sweep_name(experiment: str) -> str:
@@ -76,12 +85,17 @@ def sweep_name(experiment: str) -> str:
     return f"{experiment}-sweep"
 
 
-def _write_page(name: str, points: Sequence[Point], root: Path) -> int:
+def _is_here(point: Point, root: Path) -> bool:
+    return RunFolder(root / "runs" / point.name).experiment.is_file()
+
+
+def _write_page(name: str, points: Sequence[Point], root: Path, *, unseen: bool) -> int:
     """Draw the points' curves on one page, in the folder of the sweep's launch."""
     folder = launch_folder(root, name)
     folder.mkdir(parents=True, exist_ok=True)
     words = [word for point in points for word in (str(root / "runs" / point.name), " ".join(point.values))]
-    return subprocess.run(room_command("report.sweep", str(folder), name, *words), check=False).returncode
+    flags = ["--unseen"] if unseen else []
+    return subprocess.run(room_command("report.sweep", *flags, str(folder), name, *words), check=False).returncode
 
 
 def _is_axis(word: str) -> bool:
@@ -154,14 +168,14 @@ def _one_link(job: Job) -> Job:
     return replace(job, targets=job.targets.model_copy(update={"slurm": slurm}))
 
 
-def table(points: Sequence[Point], root: Path) -> list[str]:
-    """Return one line a point: its values, how far it is, and its newest loss."""
+def table(points: Sequence[Point], root: Path, absent: str = WAITS) -> list[str]:
+    """Return one line a point: its values, how far it is, and its newest loss; `absent` stands for a missing folder."""
     rows = [["RUN", "VALUES", "STEP", "LOSS", "STATE"]]
     for point in points:
         try:
             run = find_run(point.name, root)
         except UserError:
-            rows.append([point.name, " ".join(point.values), "-", "-", "waits"])
+            rows.append([point.name, " ".join(point.values), "-", "-", absent])
             continue
         now = status(point.name, run, root, Engine())
         loss = "-" if now.loss is None else f"{now.loss:.4f}"

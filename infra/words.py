@@ -72,14 +72,29 @@ def stop(argv: Sequence[str]) -> int:
     if (launch := _out_of_sight(arguments.run_folder, root_from())) is not None:
         print(ENDS[launch.target](launch, Engine(), arguments.reason))
         return Exit.OK
-    run = find_run(arguments.run_folder, root_from())
+    ahead = _not_begun(arguments.run_folder, root_from())
+    run = ahead or find_run(arguments.run_folder, root_from())
     if run.ended.exists():
         print(f"{run}: is ended already")
         return Exit.OK
     write_json(run.ended, {"reason": arguments.reason, "time": round(time.time(), 3)})
-    live = is_live(run.lease)
-    print(f"{run}: {'saves and ends after its current step' if live else 'is not running; marked as ended'}")
+    if is_live(run.lease):
+        print(f"{run}: saves and ends after its current step")
+    elif ahead is not None:
+        way = f"`trainwright delete {run.path.name} --yes` takes its job away now"
+        print(f"{run}: has not begun, and its first start will end at once; {way}")
+    else:
+        print(f"{run}: is not running; marked as ended")
     return Exit.OK
+
+
+def _not_begun(name: str, root: Path) -> RunFolder | None:
+    """Return the folder that a run will have which was launched from here, and whose boot has not made it yet."""
+    if (Path(name) / "experiment.yaml").is_file():
+        return None
+    launch = find_launch(root, name)
+    run = RunFolder(Path(launch.run)) if launch is not None and launch.run else None
+    return run if run is not None and not run.experiment.is_file() else None
 
 
 def _out_of_sight(name: str, root: Path) -> Launch | None:
@@ -135,8 +150,10 @@ def _folder_to_delete(name: str, root: Path, *, checkpoints: bool, everything: b
 
 def _refuse_live(name: str, root: Path) -> None:
     launch = find_launch(root, name)
-    if launch is not None and (state := target_of(launch).state(launch, Engine())).live:
+    run = RunFolder(Path(launch.run) if launch is not None and launch.run else root / "runs" / name)
+    # A run that was ended before it began may still wait for its turn.
+    waits = run.ended.exists() and not run.lease.exists()
+    if launch is not None and not waits and (state := target_of(launch).state(launch, Engine())).live:
         raise UserError(f"{name}: is {state.word} on target {launch.target}; `trainwright stop {name}` first")
-    run = RunFolder(root / "runs" / name)
     if is_live(run.lease):
         raise UserError(f"{name}: a boot holds {run.lease}; `trainwright stop {name}` first")

@@ -86,7 +86,8 @@ def _corpus(facts: Facts) -> Section:
 
 
 def _part_row(part: Part) -> tuple[str, ...]:
-    text, tokens = part.text, part.tokens
+    # Tokens that were imported have no text to speak of.
+    text, tokens = part.text if part.text is not None and part.text.shards else None, part.tokens
     documents = text.num_documents if text is not None else tokens.num_documents if tokens is not None else None
     ratio = text.text_bytes / tokens.num_tokens if text and tokens and tokens.num_tokens else None
     return (

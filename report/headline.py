@@ -101,7 +101,7 @@ def _speed_rows(facts: Facts) -> tuple[TableRow, ...]:
     return (
         ("Tokens per second", grouped(_speed(facts)), "median"),
         ("Time of a step", duration(_median(seconds)), "median"),
-        ("MFU", percent(mfu), "median share of the device's dense peak" if mfu is not None else "not recorded"),
+        ("MFU", percent(mfu), "median share of the device's dense bf16 peak" if mfu is not None else "not recorded"),
         ("Time in updates", duration(sum(seconds.values)), f"{duration(evaluations)} in evaluations"),
         ("Ranks", grouped(facts.derived.ranks if facts.derived else None), ranks),
     )

@@ -1,7 +1,7 @@
 """`python -m report.sweep FOLDER NAME RUN_FOLDER VALUES ...`: the points of a sweep on one page, the best one first.
 
 Every point is judged by bits per byte of its last evaluation, or by the moving average of its loss while no point has
-been evaluated. Points that have recorded nothing yet stand last.
+been evaluated. Points that have recorded nothing yet stand last; `--unseen` says that this machine sees no run folder.
 """
 
 import sys
@@ -20,6 +20,8 @@ from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.paths import RunFolder
 from trainwright.store.files import write_text
+
+UNSEEN = "The run folders are on a volume that is not visible from here, so nothing is known of their figures."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the page goes")
     parser.add_argument("name", metavar="NAME", help="the sweep's name")
     parser.add_argument("points", nargs="+", metavar="RUN_FOLDER VALUES", help="each point's folder and its values")
+    parser.add_argument("--unseen", action="store_true", help="the run folders are on a volume that is elsewhere")
     arguments = parser.parse_args(argv)
     folders, values = arguments.points[::2], arguments.points[1::2]
     if len(folders) != len(values):
         raise UserError(f"{folders[-1]}: has no values; give each run folder its values in one word")
     points = [_read(Path(folder), words) for folder, words in zip(folders, values, strict=True)]
-    document, page = compose(arguments.name, points), RunFolder(arguments.folder)
+    document, page = compose(arguments.name, points, unseen=arguments.unseen), RunFolder(arguments.folder)
     write_text(page.report_md, render_markdown(document))
     write_text(page.report_html, render_page(document))
     print(page.report_html)  # noqa: T201 - the answer
@@ -64,14 +67,15 @@ def _read(folder: Path, values: str) -> Point:
     return Point(folder.name, values, read_metrics(path) if path.is_file() else Metrics())
 
 
-def compose(name: str, points: Sequence[Point]) -> Document:
-    """Return the page of a sweep as data; the best point stands first."""
+def compose(name: str, points: Sequence[Point], *, unseen: bool = False) -> Document:
+    """Return the page of a sweep as data; the best point stands first. Of points that are `unseen` it knows no more."""
     by_bits = any(point.bits.steps for point in points)
     ranked = sorted(points, key=lambda point: _figure(point, by_bits=by_bits))
     begun = [point for point in ranked if _series(point, by_bits=by_bits).steps]
     best = begun[0] if begun else None
     by = "bits per byte of the last evaluation" if by_bits else "the moving average of the loss"
-    verdict = f"{best.name} is the best by {by}: {best.values}." if best else "No point has recorded a figure yet."
+    nothing = UNSEEN if unseen else "No point has recorded a figure yet."
+    verdict = f"{best.name} is the best by {by}: {best.values}." if best else nothing
     shown = _series(best, by_bits=by_bits).last if best else None
     highlights = (
         Highlight("best", fixed(shown, 4), best.values if best else ""),
@@ -79,7 +83,8 @@ def compose(name: str, points: Sequence[Point]) -> Document:
     )
     sections = (Section("Points", (_table(ranked),)), _curves(begun))
     tone: Tone = "good" if begun else "warn"
-    return Document(name, tone, "Compared" if begun else "Waiting", verdict, highlights, sections, kind="Sweep")
+    word = "Compared" if begun else "Not visible" if unseen else "Waiting"
+    return Document(name, tone, word, verdict, highlights, sections, kind="Sweep")
 
 
 def _series(point: Point, *, by_bits: bool) -> Series:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sharder.flags import add_flags, experiment_of
+from sharder.flags import add_flags, corpus_named, experiment_of
 from trainwright.spec.arguments import WordParser
 from trainwright.spec.exits import Exit, UserError, guarded
 from trainwright.spec.load import find_experiment, split_words
@@ -49,9 +49,7 @@ def _work(arguments: argparse.Namespace) -> dict[str, object]:
     if arguments.word == "shard":
         return _shard(arguments)
     if arguments.word == "import":
-        from sharder import tokenfiles
-
-        return tokenfiles.run(Path(arguments.input), arguments.tokenizer, Path(arguments.output), root_from())
+        return _import(arguments)
     from sharder import encode, tokenizer
 
     stages: dict[str, Callable[[Places], dict[str, object]]] = {"tokenizer": tokenizer.run, "encode": encode.run}
@@ -62,6 +60,15 @@ def _work(arguments: argparse.Namespace) -> dict[str, object]:
 
         return compare.run(Places(root_from(), experiment))
     return stages[arguments.word](Places(root_from(), experiment))
+
+
+def _import(arguments: argparse.Namespace) -> dict[str, object]:
+    from sharder import tokenfiles
+
+    given, root = Path(arguments.input), root_from()
+    if arguments.name is not None:
+        return tokenfiles.run_corpus(given, arguments.tokenizer, Places(root, corpus_named(arguments.name)))
+    return tokenfiles.run(given, arguments.tokenizer, Path(arguments.output), root)
 
 
 def _shard(arguments: argparse.Namespace) -> dict[str, object]:
@@ -101,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     foreign = words.add_parser("import", help=page, description=page)
     foreign.add_argument("--input", required=True, metavar="PATH", help="a token file, or a folder of them")
     foreign.add_argument("--tokenizer", required=True, metavar="NAME", help="the bundle that made them, as for encode")
-    foreign.add_argument("--output", required=True, metavar="DIR", help="the folder of the token shards")
+    where = foreign.add_mutually_exclusive_group(required=True)
+    where.add_argument("--name", metavar="NAME", help="a corpus of both splits, for experiments with data.name=NAME")
+    where.add_argument("--output", metavar="DIR", help="a folder for the token shards of one split")
     add_flags(words.choices["shard"])
     words.choices["shard"].usage = "%(prog)s [EXP] [a.b=c ...] [flags]"
     page = "compare it with GPT-2's and GPT-4's: bytes a token, and whether texts come back"

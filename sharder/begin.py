@@ -15,7 +15,7 @@ from trainwright.spec.data import HubSource
 from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places, Split
 from trainwright.spec.resolved import changes, flat, plain
-from trainwright.store.text_shards import TextManifest
+from trainwright.store.text_shards import IMPORTED, TextManifest
 
 WORK = ".work"
 NOT_INPUTS = ("data.source.max_bad_share", "data.source.download")
@@ -61,7 +61,7 @@ def already_there(places: Places, existing: Manifests) -> Manifests | None:
     if len(existing) < len(SPLITS):
         return None
     data = places.experiment.data
-    stopped = not data.shard and all(manifest.ended and manifest.shards for manifest in existing.values())
+    stopped = not data.shard and all((one.complete or one.ended) and one.shards for one in existing.values())
     if not stopped and not all(manifest.complete for manifest in existing.values()):
         return None
     if data.shard and not data.reuse_shards:
@@ -84,10 +84,13 @@ def planned(places: Places, existing: Manifests, *, shared: bool) -> tuple[Job, 
     work, data = work_folder(places), places.experiment.data
     plan = read_plan(work)
     begun = [path for path in work.glob("[0-9]*") if read_slices(path) or (path / LEASE).exists()]
-    if plan is not None and not shared and not begun:
-        # A plan that nobody has begun holds no work: it is made again, whatever it was made for.
+    if not shared and bool(plan) != bool(begun):
+        # A plan that nobody has begun holds no work: it is made again, whatever it was made for. And slices whose plan
+        # is gone may be of any other.
         forget_work(work)
         plan = None
+    elif plan is None and begun and (plan := read_plan(work)) is None:
+        raise UserError(f"{work}: holds slices and no plan of them; delete that folder")
     kept = {split: manifest for split, manifest in existing.items() if manifest.shards}
     earlier = plan.inputs if plan is not None else {split: manifest.inputs for split, manifest in kept.items()}
     for opened in ({}, _open(places, earlier, only_inputs=plan is not None)):
@@ -163,8 +166,8 @@ def _begun(plan: Plan, split: Split) -> TextManifest:
 
 def _demand_equal(places: Places, existing: Manifests, opened: Mapping[Split, Corpus]) -> None:
     for split, manifest in existing.items():
-        if manifest.mode == "adopted":
-            what = "these shards were placed by hand and adopted"
+        if manifest.mode in ("adopted", IMPORTED):
+            what = "these shards were placed by hand and adopted" if manifest.shards else "its tokens were imported"
             raise UserError(f"{places.text(split)}: {what}; set data.reuse_shards=true to go on using them")
         inputs = _inputs(places, split, opened)
         recorded = {key: value for key, value in manifest.inputs.items() if opened or key in inputs}

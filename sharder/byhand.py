@@ -15,7 +15,7 @@ from trainwright.tokens.bundle import Bundle, bytes_bundle
 def run(text: Path, tokenizer: str, output: Path, root: Path, workers: int) -> Facts:
     """Encode the documents at `text` into `output`; return facts about the tokens."""
     folder, manifest = read_input(text)
-    bundle_folder = find_bundle(tokenizer, root, output)
+    bundle_folder = find_bundle(tokenizer, root, output / "tokenizer")
     bundle = Bundle.load(bundle_folder)
     done, progress = encode({manifest.split: Target(folder, manifest, output)}, bundle, bundle_folder, workers)
     tokens = done[manifest.split]
@@ -43,16 +43,20 @@ def read_input(path: Path) -> tuple[Path, TextManifest]:
     return path, describe(files, path, "train")
 
 
-def find_bundle(name: str, root: Path, output: Path) -> Path:
-    """Return the folder of a bundle: a folder given, one by its name below the root, or `bytes` and `gpt2` made new."""
+def find_bundle(name: str, root: Path, made: Path | None = None) -> Path:
+    """Return a bundle's folder: one given, one by its name below the root, or `bytes` and `gpt2` made new.
+
+    Those are made in the folder `made`, by default below the root with the others.
+    """
     shared = root / "artifacts" / "tokenizer"
     for folder in (Path(name), shared / name):
         if (folder / MANIFEST).exists():
             return folder
     if name in ("bytes", "gpt2"):
         bundle = bytes_bundle() if name == "bytes" else gpt2_bundle(root / "assets")
-        bundle.save(output / "tokenizer")
-        return output / "tokenizer"
+        folder = made or shared / name
+        bundle.save(folder)
+        return folder
     known = sorted(path.parent.name for path in shared.glob(f"*/{MANIFEST}"))
     ways = f"; bundles there: {', '.join(known)}" if known else ""
     raise UserError(f"--tokenizer {name}: neither a bundle folder nor a name in {shared}{ways} (or bytes, gpt2)")

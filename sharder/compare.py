@@ -3,7 +3,8 @@
     python -m sharder tokenizer EXP --evaluate
 
 More bytes a token means fewer tokens to train on for the same text. A tokenizer that does not give a text back is
-refused; a vocabulary to compare with that is neither here nor can be downloaded is left out, and said so.
+refused; a vocabulary to compare with that is neither here (`fetch` brings it) nor can be downloaded is left out, and
+said so.
 """
 
 import logging
@@ -16,7 +17,7 @@ from sharder.shard import Facts
 from sharder.tokenizer import find_or_make
 from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places
-from trainwright.store.assets import OFFLINE_VARIABLE
+from trainwright.store.assets import CL100K_FILE, GPT2_FILES, OFFLINE_VARIABLE
 from trainwright.store.text_shards import TextManifest, read_documents
 from trainwright.tokens.bundle import Bundle
 
@@ -25,10 +26,10 @@ log = logging.getLogger(__name__)
 CORPUS_BYTES = 4_000_000
 """Text of each split that is looked at."""
 OTHERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "gpt2": ("gpt2", ("6d1cbeee0f20b3d9449abfede4726ed8212e3aee", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")),
-    "cl100k": ("cl100k_base", ("9b5ad71b2ce5302211f9c61530b329a4922fc6a4",)),
+    "gpt2": ("gpt2", tuple(entry.path for entry in GPT2_FILES.values())),
+    "cl100k": ("cl100k_base", (CL100K_FILE.path,)),
 }
-"""What is compared with: tiktoken's name for it, and its files in tiktoken's cache (sha1 of their addresses)."""
+"""What is compared with: tiktoken's name for it, and its files in tiktoken's cache."""
 TEXTS: Mapping[str, str] = {
     "news": "The city council voted 7 to 2 on Tuesday to reopen the old harbour bridge, eleven months after a barge "
     "struck its northern pier. Repairs cost $14.3 million, about a third more than planned; the mayor said that the "
@@ -92,7 +93,8 @@ def samples(places: Places) -> Iterator[tuple[str, list[str]]]:
                         break
                 if num_bytes > CORPUS_BYTES:
                     break
-            yield split, documents
+            if documents:
+                yield split, documents
 
 
 def row(name: str, texts: list[str], bundle: Bundle, others: Mapping[str, Bundle]) -> Row:

@@ -20,7 +20,7 @@ from trainwright.spec.exits import UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places, Split, shard_name
 from trainwright.store.files import remove_temporaries, verify_entry
 from trainwright.store.lease import acquire
-from trainwright.store.text_shards import TextManifest, TextShard, read_encoded
+from trainwright.store.text_shards import IMPORTED, TextManifest, TextShard, read_encoded
 from trainwright.tokens.bundle import Bundle
 from trainwright.tokens.shards import ShardEntry, ShardWriter, TokenManifest, verify_shards
 
@@ -103,6 +103,9 @@ def _begin(target: Target, bundle: Bundle) -> TokenManifest:
     """Return the manifest to go on from; raise `UserError` when it is of other text or another tokenizer."""
     fresh = TokenManifest(bundle.hash, bundle.vocab_size, bundle.separator, target.manifest.sha256, complete=False)
     if not (target.tokens / MANIFEST).exists():
+        if target.manifest.mode == IMPORTED:
+            what = f"came as tokens, without text for tokenizer {bundle.hash[:8]}"
+            raise UserError(f"{target.text}: {what}; give the tokenizer that it was imported with in tokenizer.path")
         return fresh
     found = TokenManifest.read(target.tokens)
     way = "run boot --redo tokenizer, or move that folder aside"

@@ -116,10 +116,9 @@ class Gigatoken:
 
     def _together(self, documents: Iterable[bytes]) -> Found:
         text = b"".join(part for data in documents for part in (_SEPARATOR, data))
-        if self._mark is None or (marked := mark_digits(text)) == text:
-            return self._fast.encode(text)
-        tokens = self._fast.encode(marked)
-        return tokens[tokens != self._mark]
+        marked = text if self._mark is None else mark_digits(text)
+        tokens: Found = self._fast.encode(marked)
+        return tokens if marked is text else tokens[tokens != self._mark]
 
     def _reads(self, data: bytes) -> bool:
         """Return whether a document's tokens are known to be tiktoken's."""

@@ -25,6 +25,7 @@ FLAGS: Mapping[str, tuple[str, str]] = {
     "--num-files": ("data.source.num_files", "only so many of its files"),
     "--source": ("data.source.kind", "where text comes from: text, jsonl, parquet, hub, s3, stdlib"),
     "--input": ("data.path", "local files, for the sources text, jsonl and parquet"),
+    "--output": ("paths.data", "the folder that gets datasets/{train,val}/NAME"),
     "--work": ("data.work", "the folder of unfinished work"),
     "--temporary": ("data.temporary", "the folder of downloads"),
     "--disk-reserve-gib": ("data.disk_reserve_gib", "stop while so much of the disk is free"),
@@ -37,6 +38,7 @@ SWITCHES: Mapping[str, tuple[str, str, str]] = {
     "--gzip": ("data.compression", "gzip", "write .jsonl.gz instead of .jsonl.zst"),
     "--plain": ("data.compression", "none", "write .jsonl"),
     "--shuffle": ("data.shuffle_documents", "true", "put the documents into a seeded order"),
+    "--adopt": ("data.reuse_shards", "true", "use the shards placed in those folders: count, hash and list them"),
     "--remove-work-files": ("data.remove_work_files", "true", "empty --work once every shard's hash was verified"),
 }
 """Switch -> the field that it sets, the value, and what that means."""
@@ -71,11 +73,11 @@ def experiment_of(arguments: argparse.Namespace, words: Sequence[str]) -> Experi
     flags |= {path: getattr(arguments, path) for path, _, _ in SWITCHES.values()}
     flags["data.name"] = arguments.name
     values = {path: value for path, value in flags.items() if value is not None}
-    if arguments.mode == "split" and "data.validation_fraction" not in values:
+    chosen = {override.partition("=")[0] for override in given}
+    if arguments.mode == "split" and "data.validation_fraction" not in {*values, *chosen}:
         raise UserError("--mode split: --val-ratio missing; give the share of documents for validation, such as 0.01")
     if "data.source.preset" in values or "data.source.dataset" in values:
         values["data.source.kind"] = "hub"
-    chosen = {override.partition("=")[0] for override in given}
     for path, value in MODES.get(arguments.mode, {}).items():
         if path not in chosen:
             values.setdefault(path, value)
@@ -86,6 +88,11 @@ def experiment_of(arguments: argparse.Namespace, words: Sequence[str]) -> Experi
         return experiment
     field = FIELD_OF_TEXT.get(experiment.data.source.kind, "data.source.column")
     return open_experiment(file, [*overrides, f"{field}={arguments.text_field}"])
+
+
+def corpus_named(name: str) -> Experiment:
+    """Return an experiment that says no more than the name of its corpus."""
+    return open_experiment(_file(None, name), [f"data.name={name}"])
 
 
 def _file(name: str | None, corpus: str | None) -> Path:

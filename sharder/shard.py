@@ -8,6 +8,7 @@ number of processes and parts. The lease in the training folder is for publishin
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,12 @@ from sharder.begin import (
 )
 from sharder.ingest import ingest
 from sharder.plan import LEASE, Part, forget_work
-from sharder.progress import Pause, Progress
+from sharder.progress import Pause, Progress, facts_line
 from sharder.publish import Ledger, Manifests, Settled, complete, publish, settle
 from sharder.slices import DiskReserveError, Job, Limit
 from sharder.sources.corpus import CorpusError
 from sharder.sources.jsonl import refuse_bad
-from trainwright.spec.exits import Interrupted, UserError
+from trainwright.spec.exits import Interrupted, MissingError, UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places, Split
 from trainwright.store.files import remove_temporaries
 from trainwright.store.lease import LeaseHeldError, acquire, is_live
@@ -49,7 +50,7 @@ def run(places: Places, part: Part = ALONE) -> Facts:
     """Make the text shards of an experiment, or one part of the work, unless they are there; return facts."""
     existing = existing_manifests(places)
     if (done := already_there(places, existing)) is not None:
-        _tidy(places)
+        _tidy(places, done)
         return _facts("already", done)
     if part.of > 1 and places.experiment.data.shard and not placed_by_hand(places, existing):
         return _run_part(places, part, existing)
@@ -97,19 +98,28 @@ def _run_part(places: Places, part: Part, existing: Manifests) -> Facts:
     facts: Facts = {"stage": "shard", "state": "part", "part": f"{part.number}/{part.of}", "pieces": mine}
     try:
         progress = ingest(ledger, part, limit, places.experiment.data.workers, lambda: None)
-        if not _is_finished(ledger, limit):
+        if _published_by_another(places) or not _is_finished(ledger, limit):
             return facts | _speed(progress)
         with acquire(places.text("train") / LEASE, f"publishing {places.experiment.data_name}", wait=_say):
             return _publish_all(places, progress)
+    except DiskReserveError:
+        raise _no_room(places, "free some, or run without --part to use what is there") from None
     except (OSError, UserError):
         # Another part may have published what a limit leaves of the work, and taken the work away from under us; or it
         # saw, as we did, that all is done, and publishes now.
-        if already_there(places, existing_manifests(places)) is not None:
-            _tidy(places)
+        if _published_by_another(places):
             return facts
         if ledger.job.work.exists() and _is_finished(ledger, limit) and is_live(places.text("train") / LEASE):
             return facts
         raise
+
+
+def _published_by_another(places: Places) -> bool:
+    """Return whether the corpus is complete by now; if so, take away what we wrote after its work had gone."""
+    done = already_there(places, existing_manifests(places))
+    if done is not None:
+        _tidy(places, done)
+    return done is not None
 
 
 def _publish_all(places: Places, progress: Progress) -> Facts:
@@ -150,24 +160,37 @@ def _write(places: Places, existing: Manifests) -> Facts:
 
     try:
         progress = ingest(ledger, ALONE, limit, data.workers, so_far)
+        done = _finish(places, job, begun, settle(ledger, limit))
     except DiskReserveError:
         so_far(whole=True)
         stopped = _stopped(folders, begun, DISK_RESERVE)
-        return _facts("stopped", stopped) | {"complete": "false", "why": DISK_RESERVE.replace(" ", "_")}
+        if not all(begun[split].shards for split in SPLITS):
+            raise _no_room(places, "free some, since nothing could be written yet") from None
+        return stopped
     except (KeyboardInterrupt, Interrupted) as request:
-        so_far(whole=True)
-        _stopped(folders, begun, f"interrupted by {request}")
+        with suppress(Interrupted):
+            # Where the last slice has to be cut to a limit first, what was published before is enough.
+            so_far(whole=True)
+        log.info("%s", facts_line(_stopped(folders, begun, f"interrupted by {request}")))
         raise
-    done = _finish(places, job, begun, settle(ledger, limit))
     return _facts("written", done) | _speed(progress)
 
 
-def _stopped(folders: Mapping[Split, Path], begun: Manifests, why: str) -> Manifests:
-    """Say in the manifests that what is listed is usable, and why it is not all."""
-    stopped = {split: replace(begun[split], ended=why) for split in SPLITS}
+def _no_room(places: Places, way: str) -> MissingError:
+    reserve = f"data.disk_reserve_gib={places.experiment.data.disk_reserve_gib}"
+    return MissingError(f"{work_folder(places)}: its disk has less free space than {reserve}; {way}")
+
+
+def _stopped(folders: Mapping[Split, Path], begun: Manifests, why: str) -> Facts:
+    """Say in the manifests that what is listed is usable, and why it is not all; return what that is."""
+    stopped: Manifests = {}
     for split in SPLITS:
+        # What was published last is known to the disk alone, when it was published half.
+        found = TextManifest.read(folders[split]) if (folders[split] / MANIFEST).exists() else begun[split]
+        stopped[split] = found if found.complete else replace(found, ended=why)
         stopped[split].write(folders[split])
-    return stopped
+    complete = all(manifest.complete for manifest in stopped.values())
+    return _facts("stopped", stopped) | {"complete": str(complete).lower(), "why": why.replace(" ", "_")}
 
 
 def _finish(places: Places, job: Job, begun: Manifests, settled: Settled) -> Manifests:
@@ -180,7 +203,8 @@ def _finish(places: Places, job: Job, begun: Manifests, settled: Settled) -> Man
         forget_work(job.work)
         raise
     done = complete(folders, publish(job, folders, begun, settled, whole=True), settled.cut)
-    _tidy(places, held=True)
+    for folder in _not_needed(places):
+        forget_work(folder)
     return done
 
 
@@ -201,21 +225,23 @@ def _take_back(folders: Mapping[Split, Path], begun: Manifests) -> None:
         (folders[split] / MANIFEST).unlink(missing_ok=True)
 
 
-def _tidy(places: Places, *, held: bool = False) -> None:
-    """Remove the work files of a complete corpus: those beside the shards always, others when asked to."""
+def _tidy(places: Places, done: Manifests) -> None:
+    """Remove the work files that an earlier run of a complete corpus left, when the hash of every shard still holds."""
+    if not (_not_needed(places) and all(manifest.complete for manifest in done.values())):
+        return
+    # Whoever holds the lease tidies.
+    with suppress(LeaseHeldError), acquire(places.text("train") / LEASE, f"tidying {places.experiment.data_name}"):
+        for split, manifest in done.items():
+            manifest.verify(places.text(split), hashes=True)
+        for folder in _not_needed(places):
+            forget_work(folder)
+
+
+def _not_needed(places: Places) -> list[Path]:
+    """Return the folders that a complete corpus needs no more: those beside the shards, and others when asked to."""
     data, work, temporary = places.experiment.data, work_folder(places), temporary_folder(places)
     gone = [temporary, *([work] if data.work is None or data.remove_work_files else [])]
-    if not any(folder.exists() for folder in gone):
-        return
-    if not held:
-        try:
-            with acquire(places.text("train") / LEASE, f"tidying {places.experiment.data_name}"):
-                _tidy(places, held=True)
-        except LeaseHeldError:
-            pass  # whoever holds it tidies
-        return
-    for folder in gone:
-        forget_work(folder)
+    return [folder for folder in gone if folder.exists()]
 
 
 def _speed(progress: Progress) -> Facts:
@@ -228,7 +254,8 @@ def _no_documents(places: Places, split: Split, total: int) -> str:
         field, value = ("data.path", data.path) if split == "train" else ("data.validation", data.validation)
         return f"{field}={value}: not one document in it; give files that hold text"
     if not total:
-        return f"data.path={data.path}: not one document in it; give files that hold text"
+        where = f"data.path={data.path}" if data.path is not None else f"data.source.kind={data.source.kind}"
+        return f"{where}: not one document in it; give files that hold text"
     what = "validation" if split == "val" else "training"
     way = "change the fraction, or give a separate corpus in data.validation"
     return f"data.validation_fraction={data.validation_fraction}: of {total} documents none fell to {what}; {way}"

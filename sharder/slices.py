@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from sharder import stop
-from sharder.plan import Piece, Plan
+from sharder.plan import PLAN, Piece, Plan
 from sharder.runs import Buckets, RunFiles
 from sharder.sources.corpus import Corpus, NoText, Row, no_document
 from trainwright.spec.data import Compression
@@ -239,6 +239,9 @@ def _write_slice(job: Job, folder: Path, index: int, limit: Limit, reading: _Rea
     except BaseException:
         files.abandon()
         raise
+    if not (job.work / PLAN).exists():
+        # Slices without their plan would be taken for those of the next one.
+        raise UserError(f"{job.work}: was taken away while it was worked in; start again")
     one = Slice(index, reading.at, last, cut, limit, num_rows, dict(sorted(drops.items())), first_bad, shards, buckets)
     write_json(slice_path(folder, index), asdict(one))
     return one

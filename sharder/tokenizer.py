@@ -70,7 +70,7 @@ def find_or_make(places: Places) -> tuple[Bundle, str]:
 
 def _given(path: Path, settings: BpeTokenizer | Gpt2Tokenizer | BytesTokenizer) -> Bundle:
     """Return the bundle that `tokenizer.path` names, in any of the forms that are read."""
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise UserError(f"tokenizer.path={path}: there is no such file or folder; correct the path")
     if path.is_dir():
         if not (path / MANIFEST).exists() and (path / "tokenizer.json").exists():
@@ -148,6 +148,8 @@ def _make(places: Places) -> Bundle:
 
 def _train(places: Places, settings: BpeTokenizer) -> Bundle:
     folder, manifest = places.text("train"), read_text(places)["train"]
+    if not manifest.num_documents:
+        raise UserError(f"{folder}: holds no text to train a tokenizer on; give one in tokenizer.path")
     manifest.verify(folder, hashes=True)
     files = [folder / shard.path for shard in manifest.shards]
     total = min(manifest.text_bytes, settings.max_train_bytes)

@@ -6,6 +6,7 @@ as the end of its pipe at once, which the pools of the standard library miss in 
 """
 
 import multiprocessing
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 import os
 import signal
@@ -69,6 +70,8 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.index: int | None = None
         self._process = context.Process(target=_serve, args=(theirs, function, os.getpid()), daemon=True)
+        # Started by the first process otherwise, and its start takes SIGINT and SIGTERM out of the mask again.
+        resource_tracker.ensure_running()
         # The process inherits the mask: signals to the whole group of the terminal do not reach it.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:

@@ -34,10 +34,16 @@ LEAF = "infra.rooms"
 TORCH_FREE = [room for room in ROOMS if room in ("trainwright", "infra", "sharder", "report")]
 HEAVY = (
     *("torch", "numpy", "tiktoken", "rustbpe", "zstandard", "datasets", "pyarrow", "huggingface_hub"),
-    *("safetensors", "tensorboard", "matplotlib", "boto3", "runpod", "requests"),
+    *("safetensors", "torchao", "tensorboard", "matplotlib", "boto3", "runpod", "requests"),
 )
 
-IMPORT_NAMES = {"pyyaml": "yaml", "tomli-w": "tomli_w", "huggingface-hub": "huggingface_hub", "python-dotenv": "dotenv"}
+IMPORT_NAMES = {
+    "pyyaml": "yaml",
+    "tomli-w": "tomli_w",
+    "huggingface-hub": "huggingface_hub",
+    "python-dotenv": "dotenv",
+    "pydantic-core": "pydantic_core",
+}
 INDIRECT = {"tensorboard": "torch.utils.tensorboard"}
 """Dependency -> the module of another package that needs it."""
 GROUP_ROOMS = {
@@ -85,7 +91,6 @@ COMBINED: dict[str, str] = {
     "infra/runpod/seed_manifest.py": "tests/infra/test_runpod_manifest.py",
     "infra/runpod/wait.py": "tests/infra/test_runpod_create.py",
     "trainwright/spec/runpod.py": "tests/infra/test_pod.py",
-    "infra/slurm/private.py": "tests/infra/test_slurm_jobs.py",
     "infra/parsers.py": "tests/infra/test_cli.py",
     **dict.fromkeys(
         (f"sharder/{name}.py" for name in ("begin", "ingest", "plan", "publish")), "tests/sharder/test_parts.py"

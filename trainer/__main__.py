@@ -6,12 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainwright.spec.arguments import WordParser
-from trainwright.spec.exits import Exit, UserError, describe_os_error, guarded
-from trainwright.spec.paths import RunFolder
-from trainwright.spec.resolved import read_training
-from trainwright.spec.variables import PARENT_VARIABLE
-from trainwright.store.process import die_with_boot, die_with_parent
+from trainwright.early import hear_no_more, obey_until_heard
 
 log = logging.getLogger("trainer")
 
@@ -23,6 +18,9 @@ def die_with_agent() -> None:
 
     Our own agent names itself, so that a rank which it started a moment before its own death notices that too.
     """
+    from trainwright.spec.variables import PARENT_VARIABLE
+    from trainwright.store.process import die_with_boot, die_with_parent
+
     if PARENT_VARIABLE in os.environ:
         die_with_boot()
     elif "RANK" in os.environ:
@@ -32,6 +30,11 @@ def die_with_agent() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank; return its exit code."""
     die_with_agent()
+    from trainwright.spec.arguments import WordParser
+    from trainwright.spec.exits import Exit, UserError, describe_os_error
+    from trainwright.spec.paths import RunFolder
+    from trainwright.spec.resolved import read_training
+
     parser = WordParser(prog="python -m trainer", description="Train from token shards.")
     parser.add_argument("training", type=Path, help="the run's training.yaml, written by boot")
     arguments = parser.parse_args(argv)
@@ -75,4 +78,10 @@ def _configure_logging(rank: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("trainer", main))
+    # Before all that takes seconds to import; `Requests` hears from then on.
+    obey_until_heard("trainer")
+    from trainwright.spec.exits import guarded
+
+    exit_code = guarded("trainer", main)
+    hear_no_more()
+    sys.exit(exit_code)

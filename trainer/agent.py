@@ -13,13 +13,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from trainwright.spec.exits import Exit
-from trainwright.spec.variables import PARENT_VARIABLE
-from trainwright.store.process import die_with_boot
+from trainwright.early import obey_until_heard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Start the ranks and wait for them; return 0 when all ended with 0, else 1."""
+    from trainwright.spec.exits import Exit
+    from trainwright.spec.variables import PARENT_VARIABLE
+    from trainwright.store.process import die_with_boot
+
     die_with_boot()
     words = list(sys.argv[1:] if argv is None else argv)
     if PARENT_VARIABLE in os.environ:
@@ -48,4 +50,6 @@ def _leave_signals_to_boot() -> list[str]:
 
 
 if __name__ == "__main__":
+    # Some seconds pass until the signals are left to boot; nothing has begun by then.
+    obey_until_heard("agent")
     sys.exit(main())

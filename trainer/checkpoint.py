@@ -38,6 +38,8 @@ from trainwright.store.files import sha256_file, verify_entry, write_json, write
 INDEX = "index.json"
 TRAIN_STATE = "train_state.json"
 HIDDEN = ".saving"
+DELETING = ".deleting-step_"
+"""With the step: a checkpoint on its way out, which no longer counts as one."""
 FORMAT = "checkpoint 1"
 
 log = logging.getLogger("trainer")
@@ -250,16 +252,25 @@ def retained(steps: list[int], policy: Checkpoint) -> set[int]:
 
 
 def prune(folder: Path, policy: Checkpoint) -> None:
-    """Delete the checkpoints that the policy lets go: out of sight first, so that a kill leaves no half folder."""
+    """Delete the checkpoints that the policy lets go: out of sight first, so that a kill leaves no half folder.
+
+    A marker goes after its folder, which may refuse to go. What a kill or a full disk leaves is cleared away next time.
+    """
     found = committed(folder)
     keep = retained([each.step for each in found], policy)
     for each in found:
         if each.step not in keep:
-            (folder / done_name(each.step)).unlink(missing_ok=True)
             try:
-                each.folder.rename(folder / f".deleting-{each.folder.name}")
+                each.folder.rename(folder / f"{DELETING}{each.step:08d}")
             except OSError as error:
                 # An old checkpoint that stays costs space; a run that dies for it would cost more.
                 log.warning("checkpoint: %s cannot be deleted: %s", each.folder.name, describe_os_error(error))
-    for doomed in folder.glob(".deleting-*"):
-        rmtree(doomed, ignore_errors=True)
+    stay = {each.step for each in committed(folder)}
+    for doomed in folder.glob(DELETING + "[0-9]" * 8):
+        step = int(doomed.name.removeprefix(DELETING))
+        try:
+            if step not in stay:
+                (folder / done_name(step)).unlink(missing_ok=True)
+            rmtree(doomed)
+        except OSError as error:
+            log.warning("checkpoint: %s cannot be deleted: %s", doomed.name, describe_os_error(error))

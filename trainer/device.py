@@ -73,7 +73,10 @@ def explaining_memory(derived: Derived, device: torch.device) -> Iterator[None]:
     """Turn a device's want of memory into a `UserError` that names the next smaller micro batch."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        # On a CPU the allocator has no error of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
         train = derived.experiment.train
         smaller = smaller_micro_batch(derived)
         ways = [f"train.micro_batch={smaller}"] if smaller else []

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,10 +38,13 @@ def continuations(
     A request that comes to any of them in between is returned instead.
     """
     model.eval()
+    # Blocks would be compiled anew for lengths that come once.
+    eager = partial(torch.compiler.set_stance, "force_eager") if train.compile else nullcontext
     generator = torch.Generator("cpu").manual_seed(0)
     tokens = torch.tensor(list(prompts), dtype=torch.int64)  # B T
     for _ in range(num_tokens):
-        logits = _next_logits(model, tokens[:, -train.seq_len_tokens :].to(ranks.device))[:, :vocab_size]
+        with eager():
+            logits = _next_logits(model, tokens[:, -train.seq_len_tokens :].to(ranks.device))[:, :vocab_size]
         top, index = logits.topk(min(TOP_K, vocab_size))
         drawn = torch.multinomial(torch.softmax(top / TEMPERATURE, dim=1), 1, generator=generator)
         told = ranks.gather({"chosen": index.gather(1, drawn).tolist(), "asked": int(look())})

@@ -30,8 +30,9 @@ Row = Mapping[str, Any]
 def step_row(derived: Derived, ranks: Ranks, step: int, result: StepResult, spent: Spent) -> Row:
     """Return the row of a finished step.
 
-    `mfu` = tokens a second x FLOPs a token / (ranks x dense bf16 peak of the GPU), null where the peak is unknown; what
-    is recomputed counts for nothing. `data_wait_seconds` is part of `step_seconds`; saves and evaluations are not.
+    `mfu` = tokens a second x FLOPs a token / (ranks x dense bf16 peak of the GPU), with fp8 too, null where the peak is
+    unknown; what is recomputed counts for nothing. `data_wait_seconds` is part of `step_seconds`; saves and evaluations
+    are not.
     """
     speed = derived.tokens_per_step / spent.seconds
     peak = peak_flops(ranks.device)

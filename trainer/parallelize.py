@@ -1,11 +1,10 @@
-"""The one order in which parallelism is put on a model: recompute, compile each block, then shard it, then the root.
+"""The one order in which parallelism is put on a model: fp8, recompute, compile each block, shard it, then the root.
 
-Recomputing lies inside, so that the compiler sees it. Compiling comes before sharding because FSDP's hooks must not be
-traced. With one rank nothing is sharded.
+fp8 and recomputing lie inside, so that the compiler sees them. Compiling comes before sharding because FSDP's hooks
+must not be traced. With one rank nothing is sharded.
 """
 
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -14,14 +13,23 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
+from trainer.float8 import use_float8
 from trainwright.spec.training import Train
 
+CPU = torch.device("cpu")
 
-def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None) -> nn.Module:
-    """Recompute, compile and shard a model in place, on the meta device or on a real one, and return it."""
+
+def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None, device: torch.device = CPU) -> nn.Module:
+    """Recompute, compile and shard a model in place, and return it; `device` is where it will compute.
+
+    The model may still be on the meta device.
+    """
     blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    if train.precision == "bf16" and mesh is None:
+    if train.precision != "fp32" and mesh is None:
         _cast_at_use(model)
+    if train.precision == "fp8":
+        # After the casts: the modules that it puts in their places cast for themselves.
+        use_float8(blocks, device, compiled=train.compile)
     if train.recompute != "none":
         for block in blocks:
             _recompute(block, selective=train.recompute == "selective")
@@ -30,7 +38,7 @@ def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None) -> nn.M
             block.compile()
     if mesh is not None:
         # Gathered in bf16, reduced in fp32: half the traffic, and sums that keep their digits.
-        compute = torch.bfloat16 if train.precision == "bf16" else None
+        compute = None if train.precision == "fp32" else torch.bfloat16
         # Inputs are left alone: the only ones that are not bf16 already are the angles of positions, which need fp32.
         policy = MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False)
         for block in blocks:
@@ -45,29 +53,40 @@ def _cast_at_use(model: nn.Module) -> None:
     Autocast would keep the stream and the norms in fp32, and cast each input once for every matrix that reads it.
     """
     for module in model.modules():
-        match module:
-            case nn.Linear():
-                module.forward = partial(_linear, module)  # type: ignore[method-assign]
-            case nn.Embedding():
-                module.forward = partial(_embedding, module)  # type: ignore[method-assign]
-            case nn.LayerNorm() | nn.RMSNorm():
-                module.forward = partial(_norm, module)  # type: ignore[method-assign]
+        # A class, not a function for each module: the compiler takes blocks with functions of their own for different
+        # programs, and leaves those after the eighth uncompiled.
+        module.__class__ = _CASTING.get(type(module), type(module))
 
 
-def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
-    bias = None if module.bias is None else module.bias.to(inputs.dtype)
-    return F.linear(inputs, module.weight.to(inputs.dtype), bias)
+class _Linear(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(inputs.dtype)
+        return F.linear(inputs, self.weight.to(inputs.dtype), bias)
 
 
-def _embedding(module: nn.Embedding, tokens: Tensor) -> Tensor:
-    return F.embedding(tokens, module.weight).bfloat16()
+class _Embedding(nn.Embedding):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.embedding(tokens, self.weight).bfloat16()
 
 
-def _norm(module: nn.LayerNorm | nn.RMSNorm, inputs: Tensor) -> Tensor:
-    weight = None if module.weight is None else module.weight.to(inputs.dtype)
-    if isinstance(module, nn.RMSNorm):
-        return F.rms_norm(inputs, module.normalized_shape, weight, module.eps)
-    return F.layer_norm(inputs, module.normalized_shape, weight, None, module.eps)
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(inputs.dtype)
+        return F.layer_norm(inputs, self.normalized_shape, weight, None, self.eps)
+
+
+class _RMSNorm(nn.RMSNorm):
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(inputs.dtype)
+        return F.rms_norm(inputs, self.normalized_shape, weight, self.eps)
+
+
+_CASTING: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: _Linear,
+    nn.Embedding: _Embedding,
+    nn.LayerNorm: _LayerNorm,
+    nn.RMSNorm: _RMSNorm,
+}
 
 
 def _recompute(block: nn.Module, *, selective: bool) -> None:
@@ -97,6 +116,9 @@ _PRODUCTS = [
     _ATEN.mm.default,
     _ATEN.addmm.default,
     _ATEN.bmm.default,
+    _ATEN._scaled_mm.default,  # noqa: SLF001 - the operator of float8 products has no public name
+    # What float8 casts scale by: one number, for which a whole tensor would be read again.
+    _ATEN.max.default,
     _ATEN._scaled_dot_product_flash_attention.default,  # noqa: SLF001 - operators of attention have no public name
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001 - likewise
     _ATEN._scaled_dot_product_efficient_attention.default,  # noqa: SLF001 - likewise

@@ -7,7 +7,7 @@ be one that the layout has, of its shape and a plain floating type. Nothing is l
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from trainer.layouts import from_layout, to_layout
 from trainer.planner import pieces
 from trainer.ranks import Ranks
 from trainwright.spec.exits import MissingError, UserError
-from trainwright.spec.layouts import HubConfig, fits, read_config
+from trainwright.spec.layouts import HubConfig, check_fits, read_config
 from trainwright.spec.paths import RunFolder
 from trainwright.spec.shape import Shape
 from trainwright.store.files import read_json
@@ -113,30 +113,13 @@ def _inside(folder: Path, file: Any) -> Path:
     return folder / file
 
 
-def check_fits(hub: HubFolder, shape: Shape, rows: int, seq_len_tokens: int) -> None:
-    """Raise `UserError` naming everything in which a checkpoint and the experiment's model differ."""
-    where, stored = f"train.init_from: {hub.path}", hub.config
-    section = f"`trainwright init NAME --checkpoint {hub.path}` writes a model section that fits"
-    if not fits(stored, shape):
-        ours, theirs = ({f.name: getattr(each, f.name) for f in fields(Shape)} for each in (shape, stored.shape))
-        names = [name for name in ours if ours[name] != theirs[name] and name not in ("init", "init_std")]
-        found = ", ".join(f"{name} is {ours[name]}, the checkpoint's is {theirs[name]}" for name in names)
-        raise UserError(f"{where}: is of another model: {found}; {section}")
-    if stored.rows != rows:
-        way = f"take the tokenizer that it was trained with, and model.vocab_multiple={stored.rows}"
-        raise UserError(f"{where}: its vocabulary has {stored.rows} rows, the model's {rows}; {way}")
-    if seq_len_tokens > stored.context_tokens:
-        way = f"give train.seq_len_tokens at most {stored.context_tokens}"
-        raise UserError(f"{where}: was made for a context of {stored.context_tokens}, not of {seq_len_tokens}; {way}")
-
-
 @torch.no_grad()
 def take_pretrained(folder: Path, model: nn.Module) -> None:
     """Fill a model's parameters, sharded or whole, from a checkpoint folder; one block is in memory at a time."""
     shape: Shape = model.shape  # type: ignore[assignment]
     rows: int = model.embedding.weight.shape[0]  # type: ignore[union-attr, assignment, index]
     hub = open_hub_folder(folder)
-    check_fits(hub, shape, rows, model.seq_len_tokens)  # type: ignore[arg-type]
+    check_fits(hub.config, folder, shape, rows, model.seq_len_tokens)  # type: ignore[arg-type]
     parameters = dict(model.named_parameters())
     expected = dict(_expected(hub, shape, parameters))
     _check_names(hub, set(expected), tied=shape.tied)

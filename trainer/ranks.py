@@ -36,7 +36,6 @@ class Ranks:
     ) -> None:
         self.rank = int(environ.get("RANK", "0"))
         self.size = int(environ.get("WORLD_SIZE", "1"))
-        self.local_rank = int(environ.get("LOCAL_RANK", "0"))
         self.device = device
         self.mesh: DeviceMesh | None = None
         self._control: dist.ProcessGroup | None = None

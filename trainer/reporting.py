@@ -14,10 +14,10 @@ from trainer import checkpoint
 from trainer.attempt import Attempt
 from trainer.checkpoint import TrainState
 from trainer.collection import collect
-from trainer.device import describe_device
+from trainer.device import describe_device, peak_flops
 from trainer.evaluate import Score, Validation, evaluate
 from trainer.loop import Spent, StepResult
-from trainer.metrics import Metrics, step_row
+from trainer.metrics import Metrics, Row, step_row
 from trainer.nonfinite import Refusals
 from trainer.parallelize import settle
 from trainer.profiling import profiling
@@ -32,6 +32,19 @@ log = logging.getLogger("trainer")
 
 RECENT_STEPS = 50
 """Steps whose median the remaining time is told by."""
+FIGURES = {
+    "loss": "loss={:.4f}",
+    "lr": "lr={:.2e}",
+    "grad_norm": "grad_norm={:.3f}",
+    "tokens_per_second": "tokens_per_second={:.0f}",
+    "tokens_per_second_per_device": "per_device={:.0f}",
+    "mfu": "mfu={:.1%}",
+    "peak_memory_gib": "memory={:.1f}GiB",
+    "data_wait_seconds": "data_wait={:.3f}s",
+    "save_seconds": "save_stall={:.2f}s",
+    "power_watts": "power={:.0f}W",
+}
+"""What the terminal tells of a step, and how."""
 
 
 @dataclass(frozen=True)
@@ -118,28 +131,28 @@ def recording(
 
     def record(step: int, result: StepResult, spent: Spent) -> None:
         recent.append(spent.seconds)
-        eta = median(recent) * (derived.steps - step)
+        told = step % every == 0 or step == 1
         if metrics is not None:
+            times = {"save_seconds": metrics.save_seconds, "eta_seconds": median(recent) * (derived.steps - step)}
             row = step_row(derived, setting.ranks, step, result, spent)
-            metrics.write({**row, "save_seconds": round(metrics.save_seconds, 3), "eta_seconds": round(eta, 1)})
+            row = {**row, **{name: round(seconds, 3) for name, seconds in times.items()}}
+            metrics.write(row)
             metrics.save_seconds = 0.0
+            if told:
+                log.info("stage=train step=%d/%d %s", step, derived.steps, step_words(row))
         profile()
         setting.attempt.beat("step", step)
         advance(f"loss={result.loss:.4f}")
-        if step % every == 0 or step == 1:
-            facts = f"loss={result.loss:.4f} lr={result.lr:.2e} grad_norm={result.agreed.grad_norm:.3f}"
-            speed = derived.tokens_per_step / spent.seconds
-            log.info(
-                "stage=train step=%d/%d %s tokens_per_second=%.0f eta_minutes=%.1f",
-                step,
-                derived.steps,
-                facts,
-                speed,
-                eta / 60,
-            )
+        if told:
             collect(everything=False)
 
     return record
+
+
+def step_words(row: Row) -> str:
+    """Return a step's figures for the terminal; what this device does not tell is left out."""
+    figures = [words.format(row[name]) for name, words in FIGURES.items() if row[name] is not None]
+    return " ".join([*figures, f"eta_minutes={row['eta_seconds'] / 60:.1f}"])
 
 
 def log_first_lines(setting: Setting) -> None:
@@ -160,5 +173,12 @@ def log_first_lines(setting: Setting) -> None:
     log.info("learning rate: %.3g peak (%s), %s", peak.value, peak.formula, experiment.schedule.kind)
     if peak.warning:
         log.warning("learning rate: %s", peak.warning)
+    if settings.precision == "fp8":
+        counts = f"{model.shape.float8_matrices} of the {model.shape.num_matrices} matrices of the blocks in fp8"
+        log.info("precision: %s, all else in bf16, scores and samples too", counts)
     sharding = "FSDP2" if derived.ranks > 1 else "one rank, unsharded"
     log.info("device: %s, %s, %s", describe_device(setting.ranks.device), settings.precision, sharding)
+    peak_rate = peak_flops(setting.ranks.device)
+    if peak_rate is not None:
+        flops, per_device = f"{derived.flops_per_token:,}", f"{peak_rate / 1e12:g} TFLOP/s"
+        log.info("mfu: tokens_per_second x %s FLOPs of a token / (%d ranks x %s)", flops, derived.ranks, per_device)

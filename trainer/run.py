@@ -184,7 +184,7 @@ def build_sharded(derived: Derived, ranks: Ranks) -> torch.nn.Module:
     with torch.device("meta"):
         model = build_model(experiment.model, derived.vocab_size, experiment.train.seq_len_tokens)
     model.loss = LossOptions(experiment.train.z_loss, fused=experiment.train.compile)  # type: ignore[assignment]
-    return parallelize(model, experiment.train, ranks.mesh).to_empty(device=ranks.device)
+    return parallelize(model, experiment.train, ranks.mesh, ranks.device).to_empty(device=ranks.device)
 
 
 def _token_bytes(bundle: Bundle, derived: Derived, ranks: Ranks) -> torch.Tensor:

@@ -7,10 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from infra.boot.stages import STAGES
-from trainwright.spec.arguments import WordParser
-from trainwright.spec.exits import guarded
-from trainwright.store.process import die_with_boot
+from trainwright.early import hear_no_more, obey_until_heard
 
 log = logging.getLogger("boot")
 
@@ -41,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from infra.boot.stages import STAGES
+    from trainwright.spec.arguments import WordParser
+
     parser = WordParser(
         prog="trainwright boot",
         description="Take an experiment from text to a trained model: prepare, shard, tokenizer, train, report. "
@@ -61,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    # Before all that takes time to import; `Interrupts` hears from then on.
+    obey_until_heard("boot")
+    from trainwright.spec.exits import guarded
+    from trainwright.store.process import die_with_boot
+
     # Nobody's child by itself; the boots of a drill end with it.
     die_with_boot()
-    sys.exit(guarded("boot", main))
+    exit_code = guarded("boot", main)
+    hear_no_more()
+    sys.exit(exit_code)

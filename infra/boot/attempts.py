@@ -114,6 +114,24 @@ def past_attempts(run: RunFolder) -> list[Past]:
     return found
 
 
+def used_hours(run: RunFolder) -> float:
+    """Return the hours of the attempts that came to train, since the run began or somebody said `--continue`.
+
+    An attempt that was lost has no end record; it counts up to the last thing that it wrote.
+    """
+    seconds = 0.0
+    for folder in reversed(_folders(run)):
+        start, end = read_record(folder / "start.json"), read_record(folder / "end.json")
+        if start is None:
+            continue
+        if Attempt(folder, 0.0).prepared.exists():
+            last = max(path.stat().st_mtime for path in folder.iterdir())
+            seconds += end["seconds"] if end is not None else max(0.0, last - start["time"])
+        if start["continued"]:
+            break
+    return seconds / 3600
+
+
 def _folders(run: RunFolder) -> list[Path]:
     return sorted(path for path in run.attempts.glob("[0-9]*") if path.name.isdigit())
 
@@ -141,6 +159,8 @@ def outcome_of_ranks(attempt: Attempt, ranks: range, agent_code: int, *, memory_
             if record["code"] == code:
                 return Outcome(code, record["reason"], step)
     left = _left(attempt)
+    if not found and agent_code == Exit.INTERRUPTED:
+        left = "interrupted before training began"
     if left is not None:
         return Outcome(Exit.INTERRUPTED, left, step)
     lost = [str(rank) for rank, record in records.items() if record is None]

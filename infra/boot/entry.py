@@ -4,16 +4,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from infra.boot.__main__ import main as boot
-from infra.boot.environment import person, scratch
-from infra.boot.pod import in_pod
-from infra.boot.sshd import start
-from infra.rooms import become
-from trainwright.spec.exits import guarded
+from trainwright.early import hear_no_more, obey_until_heard
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one word; `boot` in this very process, so that its first line comes one interpreter sooner."""
+    from infra.boot.__main__ import main as boot
+    from infra.boot.environment import person, scratch
+    from infra.boot.pod import in_pod
+    from infra.boot.sshd import start
+    from infra.rooms import become
+
     os.environ.update(person(os.environ, os.getuid()))
     print(start(os.environ, scratch(), os.getuid()), file=sys.stderr, flush=True)  # noqa: T201 - the one line it says
     if argv[:1] == ["boot"]:
@@ -23,4 +24,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("trainwright", lambda: main(sys.argv[1:])))
+    # Before all that takes time to import; boot's `Interrupts` hears from then on.
+    obey_until_heard("trainwright")
+    from trainwright.spec.exits import guarded
+
+    exit_code = guarded("trainwright", lambda: main(sys.argv[1:]))
+    hear_no_more()
+    sys.exit(exit_code)

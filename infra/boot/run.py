@@ -15,22 +15,25 @@ from infra.boot.board import board
 from infra.boot.budget import FINAL, exhausted
 from infra.boot.environment import room_folders
 from infra.boot.host_memory import killed_since, memory_kills
+from infra.boot.hours import held_to, max_hours
 from infra.boot.nodes import Node, wait_for_name
 from infra.boot.preflight import gpus, shared_memory
 from infra.boot.records import Record, finish, is_done
-from infra.boot.stages import STAGES, TRAIN, WORK, Stage, bases, move_aside, progress, refuse_other_checkpoints
-from infra.boot.stages import tokenizer_hash
+from infra.boot.stages import REPORT, STAGES, TRAIN, WORK, Stage, bases, move_aside, progress
+from infra.boot.stages import refuse_other_checkpoints, tokenizer_hash
 from infra.boot.supervise import POLL_S, Interrupts, supervise
 from infra.boot.watch import Watch
 from infra.rooms import child_environment
 from trainwright.spec.exits import Exit, Interrupted, MissingError, UserError, describe_os_error
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.paths import Places
-from trainwright.spec.resolved import Training, experiment_hash, experiment_text, read_training
+from trainwright.spec.load import read_source
+from trainwright.spec.resolved import Training, experiment_hash, experiment_text, refuse_edited
 from trainwright.spec.variables import ATTEMPT_VARIABLE, DEADLINE_VARIABLE, LEASE_VARIABLE, STOP_FILE_VARIABLE
 from trainwright.store.assets import OFFLINE_VARIABLE, refuse_missing
 from trainwright.store.files import read_json, set_aside, write_json, write_text
 from trainwright.store.lease import Lease, acquire, read_holder
+from trainwright.store.weights import refuse_other_model
 
 log = logging.getLogger("boot")
 
@@ -59,37 +62,53 @@ class Boot:
         log.info("boot: run folder %s", run)
         if self.experiment.resources.walltime_minutes is not None:
             self.interrupts.deadline = started + 60 * self.experiment.resources.walltime_minutes
-        if self.fresh and self.node.is_first:
-            self._move_run_aside()
-        # With --continue node 0 is about to remove the record.
-        if run.ended.exists() and not (self.go_on or self.fresh):
+        if given := os.environ.get(STOP_FILE_VARIABLE):
+            self.interrupts.listen(Path(given))
+        try:
+            return self._lead() if self.node.is_first else self._follow()
+        except EndedError:
             reason = read_json(run.ended).get("reason")
             log.info("boot: this run was ended (%s); boot --continue goes on with it", reason)
             return Exit.OK
-        if not self.node.is_first:
-            return self._follow()
+
+    def _lead(self) -> int:
+        """Prepare the run and train, with the lease in hand."""
+        run = self.places.run
+        if self.fresh:
+            self._move_run_aside()
+        elif not self.go_on:
+            self.interrupts.end_file = run.ended
+        self._heed_end()
         with self._acquire(f"boot of {self.experiment.name}") as lease:
             if self.go_on:
                 # Not before the lease is ours: the record may be a request to the boot that holds it.
                 run.ended.unlink(missing_ok=True)
                 write_json(run.go_on, {"time": round(time.time(), 3)})
+            self.interrupts.end_file = run.ended
             self._refuse_spent_budget()
             attempt = start_attempt(run, lease.holder.id, progress(self.places))
-            outcome = self._within_budget(self._attempt(attempt, lease))
+            with held_to(max_hours(), run):
+                outcome = self._within_budget(self._attempt(attempt, lease))
             attempt.end(outcome)
         return outcome.code
 
     def _acquire(self, what: str) -> Lease:
-        """Take the run's lease; an interrupt ends the wait for one whose holder may be dead."""
+        """Take the run's lease; a request ends the wait for one whose holder may be dead."""
 
         def heed() -> None:
+            self._heed_end()
             self._heed("while waiting for the lease; run boot again to go on")
 
         return acquire(self.places.run.lease, what, wait=log.info, heed=heed)
 
     def _heed(self, where: str) -> None:
         if self.interrupts.pending():
+            self.interrupts.publish()
             raise Interrupted(where)
+
+    def _heed_end(self) -> None:
+        if self.interrupts.ending():
+            raise EndedError
 
     def _move_run_aside(self) -> None:
         run = self.places.run
@@ -117,31 +136,43 @@ class Boot:
 
     def _attempt(self, attempt: Attempt, lease: Lease) -> Outcome:
         """Do every stage; whatever happens becomes an outcome, so that the attempt never lacks its end record."""
-        self.interrupts.listen(_stop_file(self.places, attempt))
         try:
-            self._prepare()
-            if os.environ.get(OFFLINE_VARIABLE) == "1":
-                refuse_missing(self.places)
-            if STAGES.index(self.until) >= STAGES.index(TRAIN.name) and self._done(TRAIN) is None:
-                self._check_machine()
-            for stage in WORK:
-                if STAGES.index(stage.name) > STAGES.index(self.until):
-                    break
-                outcome = self._stage(stage, attempt, lease)
-                if outcome is not None:
-                    return outcome
+            self._listen(attempt)
+            return self._work(attempt, lease)
         except Interrupted as stop:
             log.info("boot: interrupted %s", stop)
             return Outcome(Exit.INTERRUPTED, str(stop))
+        except EndedError:
+            log.info("boot: ended on request; boot --continue goes on with this run")
+            return Outcome(Exit.OK, "ended on request")
         except UserError as error:
             log.error("boot: %s", error)  # noqa: TRY400 - a sentence for its user, not a traceback
             return Outcome(error.exit, str(error))
         except OSError as error:
             log.error("boot: %s", describe_os_error(error))  # noqa: TRY400 - likewise
             return Outcome(Exit.FAILED, describe_os_error(error))
+
+    def _work(self, attempt: Attempt, lease: Lease) -> Outcome:
+        self._prepare()
+        if os.environ.get(OFFLINE_VARIABLE) == "1":
+            refuse_missing(self.places)
+        if STAGES.index(self.until) >= STAGES.index(TRAIN.name) and self._done(TRAIN) is None:
+            self._check_machine()
+            refuse_other_model(self.places)
+        for stage in WORK:
+            if STAGES.index(stage.name) > STAGES.index(self.until):
+                break
+            outcome = self._stage(stage, attempt, lease)
+            if outcome is not None:
+                return outcome
         if self.places.run.ended.exists():
             return Outcome(Exit.OK, "ended on request")
         return Outcome(Exit.OK, "complete" if self.until == STAGES[-1] else f"done until {self.until}")
+
+    def _listen(self, attempt: Attempt) -> None:
+        """Obey the attempt's own stop file, unless the target has given another one, in pod scratch."""
+        if self.interrupts.stop_file is None:
+            self.interrupts.listen(self.places.run.logs / f"stop-{attempt.number}")
 
     def _prepare(self) -> None:
         started = time.monotonic()
@@ -152,7 +183,7 @@ class Boot:
         if self.redo is not None:
             self._move_aside(self.redo)
         if run.training_yaml.exists():
-            read_training(run.training_yaml)  # refuses one that was edited by hand
+            refuse_edited(run.training_yaml, read_source(run.training_yaml))
         text = experiment_text(self.experiment, commit=_commit(), image=os.environ.get(IMAGE_VARIABLE, ""))
         write_text(run.experiment, text)
         inputs = {"experiment": experiment_hash(self.experiment)}
@@ -196,8 +227,11 @@ class Boot:
             log.info("stage=%s done already (%s, %.1f s)", stage.name, record.finished, record.seconds)
             return None
         begun = time.monotonic()
-        if self.interrupts.pending():
-            raise Interrupted(f"before stage {stage.name}; run boot again to go on")
+        if stage is REPORT:
+            # The last words of a run are for one that was ended, too.
+            self.interrupts.end_file = None
+        self._heed_end()
+        self._heed(f"before stage {stage.name}; run boot again to go on")
         log.info("stage=%s start", stage.name)
         if stage is TRAIN:
             outcome = self._train(attempt, lease.holder.id)
@@ -219,6 +253,8 @@ class Boot:
     def _run_room(self, stage: str, command: list[str]) -> None:
         environ = child_environment(room_folders(self.places))
         code, _ = supervise(command, environ, self.interrupts)
+        if code != 0:
+            self._heed_end()
         if code == Exit.INTERRUPTED or (code != 0 and self.interrupts.pending()):
             raise Interrupted(f"in stage {stage}; run boot again to go on")
         if code in (Exit.REFUSED, Exit.MISSING):
@@ -275,12 +311,15 @@ class Boot:
         if self._nothing_left():
             log.info("boot: every stage is done already")
             return Exit.OK
+        # With --continue or --fresh node 0 is about to remove the record.
+        self.interrupts.end_file = None if self.go_on or self.fresh else self.places.run.ended
+        self._heed_end()
         attempt = self._wait_for_first_node(60 * self.experiment.resources.wait_minutes)
         if attempt.end_record.exists():
             code = int(read_json(attempt.end_record)["code"])
             log.info("boot: node 0 ended with %d before this node trained", code)
             return code
-        self.interrupts.listen(_stop_file(self.places, attempt))
+        self._listen(attempt)
         self._check_machine()
         lease_id = str(read_json(attempt.folder / "start.json")["lease"])
         return self._run_ranks(attempt, lease_id).code
@@ -298,8 +337,7 @@ class Boot:
         log.info("waiting: for node 0 to prepare %s; at most %.0f s without a sign of life", run, limit_s)
         seen, alive, deadline = read_holder(run.lease), False, time.monotonic() + limit_s
         while time.monotonic() < deadline:
-            if self.interrupts.pending():
-                raise Interrupted("while waiting for node 0")
+            self._heed("while waiting for node 0")
             holder = read_holder(run.lease)
             if holder is not None and holder != seen:
                 # A lease that changes under our eyes is alive, whatever the clocks say.
@@ -308,20 +346,20 @@ class Boot:
             attempt = attempt_of(run, seen.id) if seen is not None and (alive or holder is None) else None
             if attempt is not None and (attempt.prepared.exists() or attempt.end_record.exists()):
                 return attempt
+            # Not for a node 0 that waits for this one by now: its ranks hear of the end together with ours.
+            self._heed_end()
             time.sleep(POLL_S)
         raise MissingError(f"{run.lease}: node 0 gave no sign of life for {limit_s:.0f} s; is its boot running?")
+
+
+class EndedError(Exception):
+    """The run was asked to end for good, before anything had to be saved."""
 
 
 class StageFailedError(UserError):
     """A room ended with a code that it does not use for its users' mistakes."""
 
     exit = Exit.FAILED
-
-
-def _stop_file(places: Places, attempt: Attempt) -> Path:
-    """Return the attempt's own stop file: where the target says (pod scratch), else in the run's logs."""
-    given = os.environ.get(STOP_FILE_VARIABLE)
-    return Path(given) if given else places.run.logs / f"stop-{attempt.number}"
 
 
 def _commit() -> str:

@@ -4,6 +4,7 @@ The child gets a session of its own: a Ctrl-C at the terminal reaches boot alone
 it understands. torchrun never sees a signal before the save is done, because it would kill its workers 30 s later.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,17 +15,20 @@ from pathlib import Path
 from types import FrameType
 
 from infra.boot.watch import Watch
+from trainwright.spec.exits import UserError
 
 log = logging.getLogger("boot")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 POLL_S = 0.1
+OBEYED_TIME = 1.0
+"""When a stop file that was obeyed says that it was touched; not 0, which some file systems take for no time at all."""
 LIMIT_MARGIN_S = 20.0
 """Time that a stage needs to stop; the wall-clock limit is met with this much to spare. Ranks keep more, for saves."""
 
 
 class Interrupts:
-    """Interrupt requests to this boot: signals, the wall-clock limit, and the attempt's stop file.
+    """What is asked of this boot. To interrupt: signals, the wall-clock limit, the stop file. To end: `ended.json`.
 
     The stop file is also written here, for the ranks.
     """
@@ -32,6 +36,8 @@ class Interrupts:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.stop_file: Path | None = None
+        self.end_file: Path | None = None
+        """The run's `ended.json`, for as long as it is a request to this boot; ranks look for it by themselves."""
         self.deadline: float | None = None
         """The monotonic clock at the wall-clock limit."""
         for number in SIGNALS:
@@ -50,25 +56,42 @@ class Interrupts:
         near = self.deadline is not None and time.monotonic() + LIMIT_MARGIN_S > self.deadline
         return "the wall-clock limit" if near else None
 
-    def listen(self, stop_file: Path) -> None:
-        """Obey an attempt's own stop file; one that is older than this process was meant for an attempt before it.
+    def ending(self) -> bool:
+        """Return whether the run was asked to end for good."""
+        return self.end_file is not None and self.end_file.exists()
 
-        A container that starts again finds its scratch as it was, with the file that stopped it the last time.
+    def listen(self, stop_file: Path) -> None:
+        """Obey a stop file from now on, unless a start before this one has obeyed it.
+
+        One that is given (`TRAINWRIGHT_STOP_FILE`) may outlive a start: a container that starts again finds its scratch
+        as it was. Its time does not tell whom it is for, since it may come while the container still starts. So boot
+        marks the file that it obeys, by a time of 1970 (`publish`). A marked one is removed here. One without the mark
+        has not been heard yet and stops this start, whatever its age; to touch a marked one again is a new request.
         """
-        try:
-            stale = stop_file.stat().st_mtime < _process_began()
-        except FileNotFoundError:
-            stale = False
-        if stale:
-            stop_file.unlink(missing_ok=True)
-            log.info("boot: removed %s, a stop file from before this start", stop_file)
+        if _is_obeyed(stop_file):
+            try:
+                stop_file.unlink(missing_ok=True)
+            except OSError as error:
+                way = "has stopped an earlier start, and cannot be removed; remove it"
+                raise UserError(f"{stop_file}: {way} ({error.strerror})") from None
+            log.info("boot: removed %s, which has stopped an earlier start", stop_file)
         self.stop_file = stop_file
 
-    def publish(self) -> None:
-        """Make a received signal visible to the ranks."""
-        if self.received is not None and self.stop_file is not None and not self.stop_file.exists():
-            self.stop_file.parent.mkdir(parents=True, exist_ok=True)
-            self.stop_file.touch()
+    def publish(self) -> bool:
+        """Make a request visible to the ranks, and mark it as obeyed; return False when the disk does not let us."""
+        path = self.stop_file
+        if path is None or (self.received is None and not path.exists()):
+            return True
+        try:
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        except OSError:
+            return False
+        # Another user's file cannot be marked, and stops the next start once more.
+        with contextlib.suppress(OSError):
+            os.utime(path, (OBEYED_TIME, OBEYED_TIME))
+        return True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -80,17 +103,18 @@ def supervise(
 ) -> tuple[int, str | None]:
     """Run a command to its end; return its exit code (negative for a signal) and how it hung, if it did.
 
-    An interrupt reaches the child as SIGTERM; with a `watch`, whose ranks read the attempt's stop file, as that alone.
+    An interrupt reaches the child as SIGTERM, and so does the end of the run. With a `watch` its ranks look for both by
+    themselves, and are told by signals only where the stop file cannot be written.
     """
     child = subprocess.Popen(command, env=dict(environ), start_new_session=True)
-    told = False
+    heard = told = False
     while True:
         try:
             return child.wait(POLL_S), None
         except subprocess.TimeoutExpired:
-            if not told and interrupts.pending():
-                told = True
-                _tell(child, interrupts, by_stop_file=watch is not None)
+            if not told and (interrupts.pending() or (watch is None and interrupts.ending())):
+                told = _tell(child, interrupts, watch, first=not heard)
+                heard = True
             hung = watch.hung() if watch is not None else None
             if watch is not None and hung is not None:
                 stacks = ", ".join(str(path) for path in watch.dump_stacks())
@@ -98,15 +122,23 @@ def supervise(
                 return child.wait(), f"{hung}; stacks in {stacks}"
 
 
-def _tell(child: "subprocess.Popen[bytes]", interrupts: Interrupts, *, by_stop_file: bool) -> None:
-    log.info("interrupt: %s received; saving, then stopping", interrupts.why())
-    interrupts.publish()
-    if not by_stop_file:
+def _tell(child: "subprocess.Popen[bytes]", interrupts: Interrupts, watch: Watch | None, *, first: bool) -> bool:
+    """Pass a request on; return False where it has to be said again, to ranks that cannot be told by a file."""
+    if first:
+        log.info("interrupt: %s received; saving, then stopping", interrupts.why() or "the end of the run")
+    published = interrupts.publish()
+    if watch is None:
         os.killpg(child.pid, signal.SIGTERM)
+        return True
+    if not published:
+        if first:
+            log.warning("interrupt: %s cannot be written; the ranks are told by signals", interrupts.stop_file)
+        watch.interrupt_ranks()
+    return published
 
 
-def _process_began() -> float:
-    """Return the wall clock at the start of this process: before its interpreter, and before anything it read."""
-    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
+def _is_obeyed(stop_file: Path) -> bool:
+    try:
+        return stop_file.stat().st_mtime == OBEYED_TIME
+    except OSError:
+        return False

@@ -38,6 +38,7 @@ class Watch:
         now = time.monotonic()
         self._seen = {rank: _Seen(None, now) for rank in ranks}
         self._looked = now
+        self._interrupted: set[int] = set()
 
     def hung(self) -> str | None:
         """Return a sentence about the ranks that have been silent for too long, or None; cheap to call often."""
@@ -71,13 +72,22 @@ class Watch:
 
     def dump_stacks(self) -> list[Path]:
         """Make every rank write its stacks; return the files."""
-        for rank in self._ranks:
-            pid = (read_record(self._attempt.alive(rank)) or {}).get("pid")
-            if isinstance(pid, int) and _process_state(pid) != "gone":
-                os.kill(pid, STACKS_SIGNAL)
-                os.kill(pid, signal.SIGCONT)
+        for pid in self._living():
+            os.kill(pid, STACKS_SIGNAL)
+            os.kill(pid, signal.SIGCONT)
         time.sleep(STACKS_WAIT_S)
         return [self._attempt.stacks(rank) for rank in self._ranks if self._attempt.stacks(rank).exists()]
+
+    def interrupt_ranks(self) -> None:
+        """Ask each rank that has not been asked to save and stop, past torchrun; call it again for those to come."""
+        for pid in self._living() - self._interrupted:
+            os.kill(pid, signal.SIGTERM)
+            self._interrupted.add(pid)
+
+    def _living(self) -> set[int]:
+        """Return the processes of the ranks that have given a sign of life and are still there."""
+        found = [(read_record(self._attempt.alive(rank)) or {}).get("pid") for rank in self._ranks]
+        return {pid for pid in found if isinstance(pid, int) and _process_state(pid) != "gone"}
 
 
 def _changed(path: Path) -> int | None:

@@ -19,6 +19,7 @@ from infra.kubernetes.names import (
 )
 from infra.kubernetes.pod import EXPERIMENT, Step, literal, preparation, template, training
 from trainwright.spec.exits import UserError
+from trainwright.spec.variables import MAX_HOURS_VARIABLE
 
 Document = dict[str, Any]
 INDEX_VARIABLE = "TRAINWRIGHT_INDEX"
@@ -29,6 +30,8 @@ MAX_CONFIG_BYTES = 180 << 10
 """kubectl keeps what it applied in an annotation beside it, and a cluster takes 256 KiB of those."""
 DNS, HTTPS = 53, 443
 SHARED, OWN = "ReadWriteMany", "ReadWriteOnce"
+LATER_HOURS = 1.0
+"""For images, volumes and nodes to come: the cluster counts from before boot, and so must come after it."""
 SKIPPED = {
     "CKV_K8S_15": "an image by digest is always the same, and a restart must not wait for a registry",
     "CKV_K8S_35": "the libraries that use these secrets read them from the environment",
@@ -141,7 +144,9 @@ def prepare(job: Job) -> Document:
 
 def train(job: Job) -> Document:
     """Return the Job that trains on one node, or the JobSet that does on several."""
-    step = training(job, map(literal, ("boot", f"{EXPERIMENT}/{job.experiment_file}", *job.overrides)))
+    hours = job.targets.kubernetes.max_hours
+    told = () if hours is None else ({"name": MAX_HOURS_VARIABLE, "value": f"{hours:g}"},)
+    step = training(job, map(literal, ("boot", f"{EXPERIMENT}/{job.experiment_file}", *job.overrides)), told)
     limit = job.targets.kubernetes.max_failures
     if job.resources.nodes == 1:
         return _job(job, job.name, step, {**_deadline(job), "backoffLimit": limit})
@@ -231,7 +236,8 @@ def _deadline(job: Job) -> dict[str, int]:
 
 
 def _seconds(hours: float) -> int:
-    return math.ceil(hours * 3600)
+    """Return when the cluster ends what boot, which counts over all its starts, should have ended before."""
+    return math.ceil((hours + LATER_HOURS) * 3600)
 
 
 def _ttl(job: Job) -> int:

@@ -148,12 +148,12 @@ def end(launch: Launch, engine: Engine, reason: str) -> str:
     """Ask the run to save and end for good, from inside its first pod; return what was said there."""
     cluster, _, name = found_again(launch, engine)
     running = [pod["metadata"]["name"] for pod in cluster.pods(pods_of(name)) if _runs(pod)]
+    way = f"{cluster.line('delete', launch.id.split(' ')[0])} takes its job away"
     if not running:
-        way = f"{cluster.line('delete', launch.id.split(' ')[0])} takes its job away"
         raise UserError(f"{name}: has no pod that runs, and only a pod sees its folder; {way}")
     answer = cluster.run_in(running[0], CONTAINER, "trainwright", "stop", name, "--reason", reason)
     if answer.code != 0:
-        raise MissingError(f"{running[0]}: {(answer.err or answer.out).strip()}")
+        raise MissingError(f"{running[0]}: {(answer.err or answer.out).strip()}; {way}")
     return answer.out.strip()
 
 

@@ -12,11 +12,11 @@ from infra.shell import command_line
 from infra.slurm.directives import PREPARE_SUFFIX
 from infra.slurm.image import refuse_bad_sif
 from infra.slurm.layout import BEGUN, OVER, log_path, prepare_script, secrets_file, train_script
-from infra.slurm.private import write_private
 from trainwright.spec.exits import Exit, MissingError, UserError
 from trainwright.spec.load import load_experiment
 from trainwright.spec.paths import Places, RunFolder
 from trainwright.store.assets import refuse_missing
+from trainwright.store.files import write_private
 
 SQUEUE = ("squeue", "--noheader", "--me", "--format=%A|%j|%T|%r|%Z")
 OUTPUT = "#SBATCH --output="

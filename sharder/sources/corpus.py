@@ -14,6 +14,10 @@ from trainwright.store.files import sha256_file
 from trainwright.store.text_shards import Drops
 
 ENDS_BYTES = 64 << 10
+LOOK_EVERY_ROWS = 4096
+"""Rows after which it is looked whether a file is still as long as it was."""
+EMPTY_FILE, DUPLICATE_FILE = "empty file", "duplicate file"
+ANOTHER_KIND = "another kind of file"
 SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 """The bytes below 128 that `str.isspace` calls space."""
 
@@ -145,7 +149,11 @@ class LocalCorpus:
         del temporary
         path = self.listing.path(file)
         _demand_size(path, file)
-        yield from self.read(path, self.settings, start)
+        for number, row in enumerate(self.read(path, self.settings, start), 1):
+            if number % LOOK_EVERY_ROWS == 0:
+                # A file that somebody writes as fast as we read has no end.
+                _demand_size(path, file)
+            yield row
         _demand_size(path, file)
 
 
@@ -155,6 +163,8 @@ def local_files(request: Request, endings: Iterable[str]) -> LocalFiles:
     root, looked_for = request.path, tuple(endings)
     if not root.exists():
         raise SourceAbsentError(f"{request.field}={root}: there is no such file or folder; correct the path")
+    if not (root.is_file() or root.is_dir()):
+        raise UserError(f"{request.field}={root}: is neither a file nor a folder; correct the path")
     left_out = Drops()
     found = (
         {root.name: root}
@@ -164,14 +174,18 @@ def local_files(request: Request, endings: Iterable[str]) -> LocalFiles:
     chosen = {name: found[name] for name in sorted(found) if name.endswith(looked_for)}
     if not chosen:
         raise UserError(f"{request.field}={root}: no file ends in {' '.join(looked_for)}; correct the path or the kind")
+    if len(chosen) < len(found):
+        left_out[ANOTHER_KIND] += len(found) - len(chosen)
     files = []
     seen: dict[int, list[Path]] = {}
     for name, path in chosen.items():
+        if fault := no_document(os.fsencode(name)):
+            raise UserError(f"{root}: the name {os.fsencode(name)!r} is {fault}; rename the file")
         size = _size(path)
         if not size:
-            left_out["empty file"] += 1
+            left_out[EMPTY_FILE] += 1
         elif any(_equal(path, other) for other in seen.get(size, [])):
-            left_out["duplicate file"] += 1
+            left_out[DUPLICATE_FILE] += 1
         else:
             seen.setdefault(size, []).append(path)
             files.append(InputFile(name, size))

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from sharder import stop
 from sharder.sources.corpus import CorpusError, InputFile, Request, Row
-from sharder.sources.hub_errors import TOKEN_VARIABLES, explained, is_passing, token
+from sharder.sources.hub_errors import explained, is_passing, token
 from sharder.sources.remote import READ_ENDINGS, local_name, remote_rows, wrong
 from trainwright.spec.data import FinewebSource, HubSource
-from trainwright.spec.exits import MissingError, UserError
+from trainwright.spec.exits import MissingError
 from trainwright.spec.presets import HubPlace
-from trainwright.store.files import fsync_folder
+from trainwright.store.files import fsync_file, fsync_folder
 
 COMMIT = "data.source.commit"
 ATTEMPTS = 3
@@ -146,6 +146,9 @@ def _chosen(names: list[str], request: Request) -> list[str]:
         names = [name for name in names if fnmatchcase(name, place.validation_files) == request.validation]
     if not names:
         raise CorpusError(f"{place.dataset}: no file of that name; correct data.source.files or validation_files")
+    if strange := [name for name in names if not name.endswith(READ_ENDINGS)]:
+        what = f"{strange[0]} is of a kind that is not read here ({' '.join(READ_ENDINGS)})"
+        raise CorpusError(f"{place.dataset}: {what}; choose a configuration or data.source.files of these")
     return names if request.validation else names[: request.settings.num_files]
 
 
@@ -190,9 +193,8 @@ def _configured(settings: FinewebSource | HubSource, place: HubPlace, commit: st
         raise CorpusError(f"{place.dataset}: no split {settings.split}; set data.source.split to one of: {known}")
     start = f"hf://datasets/{place.dataset}@{commit}/"
     names = [str(name) for name in by_split[settings.split]]
-    if strange := [name for name in names if not (name.startswith(start) and name.endswith(READ_ENDINGS))]:
-        what = f"{strange[0]} is of a kind that is not read here ({' '.join(READ_ENDINGS)})"
-        raise CorpusError(f"{place.dataset}: {what}; choose a configuration or data.source.files of these")
+    if elsewhere := [name for name in names if not name.startswith(start)]:
+        raise CorpusError(f"{place.dataset}: {elsewhere[0]} lies elsewhere; choose another configuration")
     return [name.removeprefix(start) for name in names]
 
 
@@ -225,6 +227,7 @@ def _download(dataset: str, commit: str, file: InputFile, target: Path) -> None:
     if problem := wrong(path, file):
         shutil.rmtree(beside)
         raise WrongBytesError(f"{file.name} {problem}")
+    fsync_file(path)
     path.replace(target)
     shutil.rmtree(beside)
     fsync_folder(target.parent)
@@ -236,6 +239,3 @@ def set_caches(hf_cache: Path) -> None:
     os.environ.setdefault("HF_DATASETS_CACHE", str(Path(os.environ["HF_HOME"]) / "datasets"))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-__all__ = ["COMMIT", "TOKEN_VARIABLES", "HubCorpus", "UserError", "open_hub", "set_caches"]

@@ -29,6 +29,10 @@ def jsonl_rows(path: Path, field: str | None, start: int, opened: BinaryIO | Non
     for number, line in enumerate(read_lines(path, opened)):
         if number < start:
             continue
+        if not line or line.isspace():
+            # Between files that were put one after the other, and at their ends: nothing was lost there.
+            yield NoText("empty")
+            continue
         try:
             yield json_text(line, field).encode()
         except BadLineError as reason:

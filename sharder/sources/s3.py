@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharder.sources.corpus import InputFile, Request, Row
+from sharder.sources.corpus import ANOTHER_KIND, EMPTY_FILE, InputFile, Request, Row
 from sharder.sources.remote import READ_ENDINGS, local_name, remote_rows, wrong
 from trainwright.spec.canonical import sha256_json
 from trainwright.spec.data import S3Source
 from trainwright.spec.exits import MissingError, UserError
-from trainwright.store.files import CHUNK_BYTES
+from trainwright.store.files import CHUNK_BYTES, fsync_file
+from trainwright.store.text_shards import Drops
 
 ATTEMPTS = 6
 """Of each request, by boto3's own rules."""
@@ -46,6 +47,7 @@ class S3Corpus:
                 shutil.copyfileobj(body, writing, CHUNK_BYTES)
         if problem := wrong(part, file):
             raise MissingError(f"s3://{bucket}/{file.name}: {problem}; run again")
+        fsync_file(part)
         part.replace(target)
 
     def release(self, file: InputFile, temporary: Path) -> None:
@@ -65,14 +67,18 @@ def open_s3(request: Request) -> S3Corpus:
     with _explained(settings.prefix):
         pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         listed = [entry for page in pages for entry in page.get("Contents", [])]
-    files = tuple(
-        InputFile(entry["Key"], entry["Size"], f"etag:{entry['ETag']}")
-        for entry in sorted(listed, key=lambda entry: str(entry["Key"]))
-        if entry["Key"].endswith(READ_ENDINGS) and entry["Size"]
-    )
+    files, left_out = [], Drops()
+    for entry in sorted(listed, key=lambda entry: str(entry["Key"])):
+        if not entry["Key"].endswith(READ_ENDINGS):
+            # A key that ends in / stands for a folder.
+            left_out[ANOTHER_KIND] += not entry["Key"].endswith("/")
+        elif not entry["Size"]:
+            left_out[EMPTY_FILE] += 1
+        else:
+            files.append(InputFile(entry["Key"], entry["Size"], f"etag:{entry['ETag']}"))
     if not files:
         raise UserError(f"data.source.prefix={settings.prefix}: nothing there ends in {' '.join(READ_ENDINGS)}")
-    return S3Corpus(settings, files)
+    return S3Corpus(settings, tuple(files), +left_out)
 
 
 def _place(prefix: str) -> tuple[str, str]:

@@ -145,6 +145,7 @@ def test_files_below_a_prefix_become_shards_of_the_sharder(s3: str, tmp_path: Pa
         "corpus/a.jsonl": "".join(lines[:200]),
         "corpus/b.jsonl": "".join(lines[200:]),
         "corpus/c.md": "no",
+        "corpus/empty.jsonl": "",
         "d.jsonl": "{}",
     }
     for name, text in data.items():
@@ -164,6 +165,7 @@ def test_files_below_a_prefix_become_shards_of_the_sharder(s3: str, tmp_path: Pa
         json.loads((tmp_path / f"datasets/{split}/web/manifest.json").read_text()) for split in ("train", "val")
     ]
     assert sum(manifest["num_documents"] for manifest in manifests) == 300
+    assert manifests[0]["drops"] == {"another kind of file": 1, "empty file": 1}
     assert "state=already" in shard().stdout
     client(s3).put_object(Bucket="bucket", Key="corpus/a.jsonl", Body=b'{"text": "other"}\n')
     changed = shard()

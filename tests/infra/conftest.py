@@ -1,7 +1,6 @@
 """Runs that many laws look at, made once: what is done to one of them is done to a copy."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 import os
 import signal
 import time
@@ -13,6 +12,7 @@ from infra.runpod.client import Client
 from infra.runpod.key import Key
 from runpod_server import fake_runpod
 from runpod_state import KEY, FakeRunPod
+from staged_runs import Disturbed, Staged, Told
 from tiny_boot import TWO_RANKS, Done, Place, Process, attempts, checkpoints, clean_environment, copy_place, free_port
 from tiny_boot import last_step, make_place, pet, processes, rank_pid, stages, trained_on_two_nodes
 from trainwright.spec.exits import guarded
@@ -51,16 +51,6 @@ def client(fake: FakeRunPod) -> Client:
     return Client(Key(KEY, "a test"), fake.url, fake.clock)
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A run of one rank that was booted up to each stage in turn."""
-
-    place: Place
-    done: dict[str, Done]
-    records: dict[str, set[str]]
-    """Which stages had a record after boot had gone until this one."""
-
-
 @pytest.fixture(scope="session")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Staged:
     """Return a run that was booted up to its token shards; nothing is trained."""
@@ -92,28 +82,6 @@ def calm(sharded: Staged, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pla
     done = place.boot("--until", "train", TWO_RANKS)
     assert done.code == 0, done.said
     return place, done
-
-
-@dataclass(frozen=True)
-class Told:
-    """One attempt of a run that was disturbed: when, how it ended, and what it left."""
-
-    what: str
-    at: int
-    """The last finished step when it happened."""
-    done: Done
-    saved: list[int]
-    seconds: float
-    """From the disturbance to the end of boot."""
-
-
-@dataclass(frozen=True)
-class Disturbed:
-    """A run of two ranks that was disturbed again and again, and then left to finish."""
-
-    place: Place
-    told: dict[str, Told]
-    last: Done
 
 
 def disturb(place: Place, told: dict[str, Told], what: str, at: int, *words: str) -> None:

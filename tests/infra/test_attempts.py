@@ -65,6 +65,11 @@ def test_a_lost_rank_is_named_before_what_its_neighbours_say(attempt: Attempt) -
     assert found.reason.startswith("rank 1, 3 ended without a record (killed, or out of memory); rank 0: said by 0")
 
 
+def test_an_agent_that_was_asked_before_it_started_ranks_was_interrupted(attempt: Attempt) -> None:
+    assert outcome_of_ranks(attempt, range(2), 75).code == Exit.INTERRUPTED
+    assert outcome_of_ranks(attempt, range(2), 1).code == Exit.FAILED
+
+
 def test_a_rank_that_was_killed_for_want_of_memory_is_told_from_one_that_was_taken(attempt: Attempt) -> None:
     (attempt.folder / "rank_00000.json").unlink(missing_ok=True)
     found = outcome_of_ranks(attempt, range(1), 1, memory_ran_out=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import Disturbed
+from staged_runs import Disturbed
 from tiny_boot import STEPS, Done, Place, attempts, losses, processes, read
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from infra.boot.attempts import Outcome, past_attempts, start_attempt
 from infra.boot.budget import Past
 from small_disks import SmallDisk

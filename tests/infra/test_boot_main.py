@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from tiny_boot import TINY, Done, Place, attempts, copy_place, digests, make_place, read
 
 
@@ -36,6 +36,11 @@ BEFORE_ANYTHING = {
         TINY,
         ["resources.ranks_per_node=3"],
         ["train.global_batch_sequences=8", "micro_batch 4 x 3 ranks = 12", "try 12"],
+    ),
+    "no rule and no learning rate": (
+        TINY,
+        ["optimizer.kind=adana", "optimizer.lr=null"],
+        ["optimizer.lr=null", "no scaling rule knows optimizer.kind adana on model.kind llama", "give a peak"],
     ),
     "an override that is none": (TINY, ["steps"], ["steps", "dotted.key=value"]),
     "an override of nothing": (TINY, ["train.stepps=3"], ["train.stepps: unknown key", "train.steps?"]),
@@ -147,3 +152,24 @@ def test_gpus_that_are_not_there_are_missing_rather_than_wrong(sharded: Staged, 
     assert "resources.device=cpu" in done.said
     assert "Traceback" not in done.said
     assert not place.run.checkpoints.exists()
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1}
+LLAMA |= {"num_attention_heads": 2, "vocab_size": 320, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}
+OTHER_WEIGHTS = {
+    "an unknown layout": ({"model_type": "mamba"}, "model_type=mamba: this layout is not known here"),
+    "another model": ({**LLAMA, "hidden_size": 64}, "is of another model: dim is 32, the checkpoint's is 64"),
+    "another vocabulary": ({**LLAMA, "vocab_size": 512}, "its vocabulary has 512 rows, the model's 320; take the"),
+    "a context too long": ({**LLAMA, "max_position_embeddings": 32}, "was made for a context of 32, not of 64; give"),
+}
+
+
+@pytest.mark.parametrize("what", OTHER_WEIGHTS)
+def test_weights_of_another_model_are_refused_before_any_text_is_read(tmp_path: Path, what: str) -> None:
+    place, folder = make_place(tmp_path / "root"), tmp_path / "weights"
+    config, said = OTHER_WEIGHTS[what]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    words = ("tokenizer.kind=bytes", "model.hidden_dim=128", f"train.init_from={folder}")
+    refused(place.boot(*words), 78, str(folder), said)
+    assert not (place.root / "datasets").exists()

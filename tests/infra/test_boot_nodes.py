@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from conftest import Disturbed, Staged
+from staged_runs import Disturbed, Staged
 from tiny_boot import TWO_NODES, Done, Place, attempts, copy_place, free_port, losses, read, trained_on_two_nodes
 
 SHORT_WAIT = "resources.wait_minutes=0.05"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from tiny_boot import TWO_RANKS, Done, Place, attempts, checkpoints, copy_place, losses, read, rows
 from trainwright.tokens.order import SampleOrder
 from trainwright.tokens.shards import TokenCorpus

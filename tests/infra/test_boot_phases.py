@@ -5,7 +5,7 @@ bench/phases.py holds every request against every phase; here one run meets most
 
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from held_boot import PHASES, SAMPLES, Held, committed, gone, hold, weights
 from tiny_boot import STEPS, TWO_RANKS, Done, Place, copy_place, last_step, losses
 

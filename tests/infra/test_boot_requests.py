@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import Disturbed, Staged
+from staged_runs import Disturbed, Staged
 from tiny_boot import STEPS, TINY, Done, Place, Process, attempts, checkpoints, copy_place, digests, end, last_step
 from tiny_boot import losses, make_place, processes, read, start
 from trainwright.store.lease import Holder, acquire
@@ -189,14 +189,30 @@ def test_three_interrupts_without_progress_stop_the_run_until_somebody_says_cont
     assert place.boot(short).code == 75
 
 
-def test_a_stop_file_that_an_earlier_start_left_in_scratch_stops_nothing(sharded: Staged, tmp_path: Path) -> None:
+def test_a_stop_file_in_scratch_that_came_while_the_container_started_stops_that_start_alone(
+    sharded: Staged, tmp_path: Path
+) -> None:
     place, stop = copy_place(sharded.place, tmp_path / "again", trained=False), tmp_path / "stop"
+    place.run.stage("tokenizer").unlink()
     stop.touch()
     os.utime(stop, (0, time.time() - 5))
-    done = place.boot("--until", "tokenizer", TRAINWRIGHT_STOP_FILE=str(stop))
-    assert done.code == 0, done.said
-    assert done.said.count(f"boot: removed {stop}, a stop file from before this start") == 1
+    done = [place.boot("--until", "tokenizer", TRAINWRIGHT_STOP_FILE=str(stop)) for _ in range(2)]
+    assert [one.code for one in done] == [75, 0], done[1].said
+    assert done[0].last.endswith("interrupted before stage tokenizer; run boot again to go on")
+    assert done[1].said.count(f"boot: removed {stop}, which has stopped an earlier start") == 1
     assert not stop.exists()
+
+
+def test_a_run_that_is_ended_before_it_begins_does_nothing(sharded: Staged, tmp_path: Path) -> None:
+    place = Place(tmp_path / "ahead", sharded.place.corpus)
+    place.file.parent.mkdir()
+    place.file.write_text(TINY)
+    place.run.path.mkdir(parents=True)
+    place.run.ended.write_text('{"reason": "no longer wanted"}')
+    done = place.boot()
+    assert done.code == 0, done.said
+    assert "this run was ended (no longer wanted); boot --continue goes on with it" in done.last
+    assert [path.name for path in place.run.path.iterdir()] == ["ended.json"]
 
 
 def test_a_continue_that_meets_a_live_run_leaves_its_pending_stop_alone(sharded: Staged, tmp_path: Path) -> None:
@@ -209,23 +225,42 @@ def test_a_continue_that_meets_a_live_run_leaves_its_pending_stop_alone(sharded:
         assert digests(place.run.path) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_boot_that_watches_a_foreign_lease_hears_an_interrupt(
-    sharded: Staged, tmp_path: Path, number: signal.Signals
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 75), ("SIGINT", 75), ("stop file", 75), ("stop", 0)])
+def test_a_boot_that_watches_a_foreign_lease_hears_every_request(
+    sharded: Staged, tmp_path: Path, how: str, code: int
 ) -> None:
-    place = copy_place(sharded.place, tmp_path / "watches", trained=False)
+    place, stop = copy_place(sharded.place, tmp_path / "watches", trained=False), tmp_path / "stop"
     holder = Holder("0123456789abcdef", 3, "another-machine", 1, "boot:pid:1", 7, "boot of tiny")
     place.run.lease.write_text(json.dumps(asdict(holder)))
-    with place.booting() as process:
+    with place.booting(TRAINWRIGHT_STOP_FILE=str(stop)) as process:
         process.until(lambda: "watching its counter" in process.said(), "the wait")
         begun = time.monotonic()
-        process.signal(number)
+        if how == "stop file":
+            stop.touch()
+        elif how == "stop":
+            place.run.ended.write_text('{"reason": "seen enough"}')
+        else:
+            process.signal(signal.Signals[how])
         done = process.wait()
-    assert done.code == 75
+    assert done.code == code
     assert time.monotonic() - begun < 2
-    assert "while waiting for the lease" in done.last
+    assert ("while waiting for the lease" if code else "was ended (seen enough)") in done.last
     assert read(place.run.lease)["id"] == holder.id
     assert not place.run.attempts.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_while_it_is_sharded_ends_at_once(many: Place, tmp_path: Path) -> None:
+    place = Place(tmp_path, many.corpus)
+    place.file.write_text(MANY)
+    with place.booting() as process:
+        process.until(lambda: any(tmp_path.glob("datasets/train/tiny/.work/*/slice_*.json")), "the first slice")
+        asked = start(place.root, "stop", "tiny").wait()
+        done = process.wait()
+    assert (asked.code, done.code) == (0, 0), done.said
+    assert "Traceback" not in done.said
+    assert end(place.run)["reason"] == "ended on request"
+    assert not (tmp_path / "artifacts").exists()
 
 
 @pytest.mark.slow

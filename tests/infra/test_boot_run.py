@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from infra.boot.stages import STAGES
 from tiny_boot import STEPS, TWO_RANKS, Done, Place, attempts, checkpoints, copy_place, digests, end, last_step
 from tiny_boot import losses, make_place, read, stages

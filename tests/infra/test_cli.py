@@ -95,6 +95,7 @@ ROOM_ARGUMENTS = {
     "shard": ["EXP a.b=c"],
     "tokenizer": ["EXP a.b=c"],
     "encode": ["EXP a.b=c", "--input", "--tokenizer", "--output", "--workers"],
+    "import": ["--input", "--tokenizer", "--name", "--output"],
     "train": ["training.yaml"],
     "report": ["RUN_FOLDER"],
     "export": ["RUN", "--output", "--step", "--dtype"],
@@ -315,6 +316,21 @@ def test_render_check_needs_a_folder_and_may_find_none(
     code, _, err = said("render", "--target", "local", "--check", "-o", str(tmp_path / "none"))
     assert code == 78
     assert "small.sh, small.yaml" in err
+
+
+def test_a_word_says_which_variables_of_the_environment_it_followed(
+    said: Callable[..., tuple[int, str, str]], experiment_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = experiment_file()
+    assert said("render", str(path), "--target", "local")[2] == ""
+    monkeypatch.setenv("RUN_CONFIG", str(path))
+    monkeypatch.setenv("RUN_EXPERIMENT", "stray")
+    monkeypatch.setenv("RUN_SHARD", "")
+    code, out, err = said("render", str(path), "--target", "local")
+    assert (code, err) == (0, "note: follows RUN_EXPERIMENT=stray of this environment\n")
+    assert "export RUN_EXPERIMENT=stray" in out
+    _, _, err = said("render", "--target", "local")
+    assert err == f"note: follows RUN_EXPERIMENT=stray, RUN_CONFIG={path} of this environment\n"
 
 
 def test_from_is_an_override_like_any_other(

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import Staged
+from staged_runs import Staged
 from infra.drill_course import MARK
 from tiny_boot import PATIENCE_S, Place, clean_environment, copy_place, digests
 from trainwright.spec.exits import UserError

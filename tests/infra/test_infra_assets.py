@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from infra.assets import _refuse_other_host  # the host's own name cannot be chosen
+from infra.download import Download
 from trainwright.spec.exits import MissingError
 from trainwright.spec.load import load_experiment
 from trainwright.store.assets import GPT2_FILES
@@ -59,6 +60,16 @@ def test_fetch_takes_over_the_cache_of_another_project_and_only_the_same_files(
     assert "no network here" in out
     assert out.endswith("1 in place, 1 missing\n")
     assert [path.name for path in (root / "assets/tiktoken").iterdir()] == [files["vocab.bpe"].path]
+
+
+def test_fetch_brings_what_a_trained_tokenizer_is_compared_with_and_does_not_need_it(
+    said: Said, root: Path, experiment_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Download] = []
+    monkeypatch.setattr("infra.assets.download_all", lambda files: asked.extend(files) or ["no network here"])
+    code, out, _ = said("fetch", str(experiment_file()), "tokenizer.kind=bpe")
+    assert (code, out) == (0, "no network here\n0 in place, 0 missing\n")
+    assert [download.path.parent for download in asked] == [root / "assets" / "tiktoken"] * 3
 
 
 def test_a_host_without_internet_names_those_that_have_it(experiment_file: Callable[..., Path]) -> None:

@@ -13,6 +13,15 @@ def test_a_launch_that_was_written_down_is_found_again(tmp_path: Path) -> None:
     assert (written.path, written.record) == (folder, folder / "launch.json")
 
 
+def test_a_launch_of_before_run_folders_were_written_down_is_found(tmp_path: Path) -> None:
+    path = launch_folder(tmp_path, "small") / "launch.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"name": "small", "target": "local", "id": "4242", "folder": "/x", "time": 1}')
+    found = find_launch(tmp_path, "small")
+    assert found is not None
+    assert (found.id, found.run) == ("4242", "")
+
+
 def test_the_newest_launch_of_a_run_is_the_one_that_counts(tmp_path: Path) -> None:
     record("small", "local", "1", launch_folder(tmp_path, "small"))
     newest = record("small", "local", "2", launch_folder(tmp_path, "small"))

@@ -11,7 +11,6 @@ from infra.engine import Answer
 from infra.job import Job
 from infra.launches import Launch, State
 from infra.slurm.jobs import copy_growing
-from infra.slurm.private import write_private
 from infra.submit import submit
 from infra.targets import slurm
 from recorder import Recorder, a_job
@@ -76,14 +75,6 @@ def test_values_of_secrets_lie_in_a_file_of_their_owner_alone(tmp_path: Path) ->
     assert file.read_text() == "HF_TOKEN='it'\"'\"'s'\nWANDB_API_KEY=x\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "it's" not in "".join(said)
-
-
-def test_a_private_file_is_private_whatever_was_there(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("old")
-    (tmp_path / "x").chmod(0o644)
-    write_private(tmp_path / "x", "new")
-    assert ((tmp_path / "x").read_text(), stat.S_IMODE((tmp_path / "x").stat().st_mode)) == ("new", 0o600)
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_marks_of_an_earlier_launch_are_removed(tmp_path: Path) -> None:

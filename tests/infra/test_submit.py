@@ -1,6 +1,6 @@
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -47,6 +47,20 @@ def test_a_run_whose_launch_lives_is_not_launched_again(tmp_path: Path) -> None:
     assert files_in(first.path) == sorted(TARGETS["local"].render(job), key=lambda rendered: rendered.path)
     answers["inspect"] = Answer(0, "exited 75\n", "")
     assert submit("local", job, tmp_path, engine).time >= first.time
+
+
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({}, "ROOT/runs/small"),
+        ({"runs": "/scratch/runs"}, "/scratch/runs/small"),
+        ({"targets": IN_CONTAINER}, "ROOT/runs/small"),
+        ({"targets": IN_CONTAINER, "runs": "/workspace/elsewhere"}, ""),
+    ],
+)
+def test_a_launch_says_where_its_run_folder_will_be_seen(tmp_path: Path, changes: dict[str, Any], run: str) -> None:
+    engine = Recorder(programs=("docker",), answers=lambda word: Answer("inspect" in word, "", "no such container"))
+    assert submit("local", a_job(**changes), tmp_path, engine).run == run.replace("ROOT", str(tmp_path))
 
 
 def test_an_image_that_may_move_is_refused_before_anything_is_made(tmp_path: Path) -> None:

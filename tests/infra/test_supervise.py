@@ -10,7 +10,10 @@ import time
 
 import pytest
 
+from infra.boot.attempts import Attempt
 from infra.boot.supervise import LIMIT_MARGIN_S, SIGNALS, Interrupts, supervise
+from infra.boot.watch import Watch
+from trainwright.spec.experiment import Resources
 
 OBEDIENT = """
 import signal, sys, time
@@ -99,27 +102,85 @@ def test_a_signal_is_made_visible_to_the_ranks(interrupts: Interrupts, tmp_path:
     assert interrupts.stop_file.exists()
 
 
-def test_a_stop_file_of_an_earlier_start_is_removed_and_said(
+def test_a_stop_file_that_stopped_an_earlier_start_is_removed_and_said(
     interrupts: Interrupts, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop = tmp_path / "stop"
+    interrupts.listen(stop)
     stop.touch()
-    os.utime(stop, (0, time.time() - 86400))
+    assert interrupts.publish()
+    assert interrupts.pending()
+    later = Interrupts()
     with caplog.at_level("INFO"):
-        interrupts.listen(stop)
+        later.listen(stop)
     assert not stop.exists()
-    assert not interrupts.pending()
-    assert caplog.messages == [f"boot: removed {stop}, a stop file from before this start"]
+    assert not later.pending()
+    assert caplog.messages == [f"boot: removed {stop}, which has stopped an earlier start"]
+
+
+def test_a_signal_that_was_made_visible_stops_no_later_start(interrupts: Interrupts, tmp_path: Path) -> None:
+    interrupts.listen(tmp_path / "stop")
+    os.kill(os.getpid(), signal.SIGTERM)
+    interrupts.publish()
+    assert (tmp_path / "stop").exists()
+    later = Interrupts()
+    later.listen(tmp_path / "stop")
+    assert not later.pending()
+
+
+@pytest.mark.parametrize("age_s", [0, 5, 86400])
+def test_a_stop_file_that_nobody_has_heard_stops_this_start_whatever_its_age(
+    interrupts: Interrupts, tmp_path: Path, age_s: float
+) -> None:
+    stop = tmp_path / "stop"
     stop.touch()
+    os.utime(stop, (0, time.time() - age_s))
+    interrupts.listen(stop)
     assert interrupts.why() == "the stop file"
 
 
-def test_a_stop_file_that_came_after_the_start_of_boot_is_obeyed(interrupts: Interrupts, tmp_path: Path) -> None:
+def test_a_stop_file_that_is_touched_again_is_a_new_request(interrupts: Interrupts, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
     stop.touch()
     interrupts.listen(stop)
-    assert stop.exists()
-    assert interrupts.pending()
+    interrupts.publish()
+    stop.touch()
+    later = Interrupts()
+    later.listen(stop)
+    assert later.pending()
+
+
+def test_the_end_of_the_run_ends_a_room(interrupts: Interrupts, tmp_path: Path) -> None:
+    ready, interrupts.end_file = tmp_path / "ready", tmp_path / "ended.json"
+    once(ready, interrupts.end_file.touch)
+    assert run(OBEDIENT, interrupts, str(ready)) == 75
+    assert not interrupts.pending()
+
+
+RANK = """
+import json, os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+with open(sys.argv[1], "w") as file:
+    json.dump({"pid": os.getpid(), "phase": "step", "step": 1}, file)
+time.sleep(60)
+"""
+
+
+def test_ranks_are_told_by_signals_where_the_stop_file_cannot_be_written(
+    interrupts: Interrupts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "logs").write_text("no folder")
+    interrupts.listen(tmp_path / "logs" / "stop")
+    attempt = Attempt(tmp_path, time.monotonic())
+    sign = attempt.alive(0)
+    once(sign, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    agent = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+    command = python(agent, RANK, str(sign))
+    with caplog.at_level("INFO"):
+        code, _ = supervise(command, os.environ, interrupts, Watch(attempt, range(1), Resources()))
+    assert code == 75
+    said = f"interrupt: {tmp_path}/logs/stop cannot be written; the ranks are told by signals"
+    assert caplog.messages == ["interrupt: SIGTERM received; saving, then stopping", said]
 
 
 def test_the_wall_clock_limit_interrupts_with_time_to_spare(interrupts: Interrupts) -> None:

@@ -14,6 +14,7 @@ from trainwright.spec.exits import UserError
 from trainwright.spec.load import load_experiment
 from trainwright.spec.slurm import SlurmTarget
 from trainwright.spec.targets import Targets
+from trainwright.store.files import write_text
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -91,6 +92,39 @@ def test_the_table_tells_of_points_that_wait(experiment_file: Callable[..., Path
         "small-1  optimizer.lr=1e-3  -     -     waits",
         "small-2  optimizer.lr=2e-3  -     -     waits",
     ]
+
+
+def test_points_whose_volume_is_elsewhere_are_not_said_to_wait(
+    said: Said, experiment_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINWRIGHT_ROOT", str(tmp_path / "root"))
+    words = ("sweep", str(experiment_file()), "--table", "optimizer.lr=1e-3,2e-3", "--target")
+    code, out, _ = said(*words, "kubernetes")
+    assert code == 0
+    assert [line.split("  ")[-1].strip() for line in out.splitlines()[:3]] == [
+        "STATE",
+        "not visible from here: its folder is on the cluster's volume",
+        "not visible from here: its folder is on the cluster's volume",
+    ]
+    page = (tmp_path / "root/launch/small-sweep/report.md").read_text()
+    assert "not visible from here" in page
+    code, out, _ = said(*words, "local")
+    assert [line.split()[-1] for line in out.splitlines()[:3]] == ["STATE", "waits", "waits"]
+    # Where the volume is mounted, a point without a folder waits.
+    write_text(tmp_path / "root/runs/small-1/experiment.yaml", "name: x\n")
+    code, out, _ = said(*words, "kubernetes")
+    assert out.splitlines()[2].endswith("waits")
+
+
+def test_a_variable_that_names_every_point_the_same_is_refused(
+    said: Said, experiment_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUN_EXPERIMENT", "stray")
+    code, _, err = said("sweep", str(experiment_file()), "--target", "local", "--table", "optimizer.lr=1e-3,2e-3")
+    assert code == 78
+    told = "is set in this environment, and every point of the sweep would have that name; unset it"
+    note = "note: follows RUN_EXPERIMENT=stray of this environment"
+    assert err.splitlines() == [note, f"trainwright: RUN_EXPERIMENT=stray: {told}"]
 
 
 def test_the_word_asks_for_values(said: Said, experiment_file: Callable[..., Path]) -> None:

@@ -237,13 +237,16 @@ def test_time_and_queue_are_told_to_whom_they_concern() -> None:
     assert told == {
         "kueue.x-k8s.io/queue-name": "gpus",
         "kueue.x-k8s.io/priority-class": "low",
-        "kueue.x-k8s.io/max-exec-time-seconds": "43200",
+        "kueue.x-k8s.io/max-exec-time-seconds": "46800",
     }
-    assert job_spec(job)["activeDeadlineSeconds"] == 43200
+    # Boot counts the hours of all its starts; the cluster's own limit comes an hour later.
+    assert environ(job)["TRAINWRIGHT_MAX_HOURS"] == "12"
+    assert job_spec(job)["activeDeadlineSeconds"] == 46800
     noted = job_spec(job)["template"]["metadata"]["annotations"]
     assert noted == {"kueue.x-k8s.io/podset-preferred-topology": "cloud.example/rack"}
     assert "kueue.x-k8s.io/queue-name" in top(job, PREPARE)["metadata"]["labels"]
     assert "activeDeadlineSeconds" not in job_spec(job, PREPARE)
+    assert "TRAINWRIGHT_MAX_HOURS" not in environ(job, PREPARE)
     assert pod_spec(kubernetes_job({"priority_class": "low"}))["priorityClassName"] == "low"
 
 

@@ -104,6 +104,28 @@ def test_stop_tells_a_run_that_lives_that_it_ends(said: Said, root: Path) -> Non
     assert json.loads(run.ended.read_text())["reason"] == "stop was asked for"
 
 
+@pytest.mark.parametrize("runs", ["runs", "elsewhere"])
+def test_stop_of_a_launch_that_has_not_begun_leaves_the_request_that_boot_finds(
+    said: Said, root: Path, runs: str
+) -> None:
+    run = RunFolder(root / runs / "three")
+    record("three", "local", str(dead_process()), launch_folder(root, "three"), str(run))
+    way = "`trainwright delete three --yes` takes its job away now"
+    told = f"has not begun, and its first start will end at once; {way}"
+    assert said("stop", "three", "--reason", "no longer wanted") == (0, f"{run}: {told}\n", "")
+    assert json.loads(run.ended.read_text())["reason"] == "no longer wanted"
+    assert said("stop", "three") == (0, f"{run}: is ended already\n", "")
+
+
+def test_stop_of_a_sweep_or_of_a_name_that_nobody_launched_is_refused(said: Said, root: Path) -> None:
+    record("two-sweep", "slurm", "11", launch_folder(root, "two-sweep"))
+    for name in ("two-sweep", "four", ""):
+        code, out, err = said("stop", name)
+        assert (code, out) == (78, "")
+        assert err == f"trainwright: {name}: no such run below {root}/runs; runs here: one, two\n"
+    assert not (root / "runs" / "two-sweep").exists()
+
+
 # --- delete ----------------------------------------------------------------------------------------------------------
 
 
@@ -171,6 +193,18 @@ def test_delete_refuses_a_run_that_lives(said: Said, root: Path, flags: list[str
         assert code == 78
         assert err.startswith(f"trainwright: one: a boot holds {root}/runs/one/lease.json; `trainwright stop one`")
         assert everything(root) == before
+
+
+def test_a_launch_that_waits_for_its_turn_can_be_deleted_once_it_was_stopped(said: Said, root: Path) -> None:
+    folder = launch_folder(root, "three")
+    write_text(folder / "three.sh", "sleep 60\n")
+    with subprocess.Popen(["bash", str(folder / "three.sh")]) as waits:
+        record("three", "local", str(waits.pid), folder, str(root / "runs" / "three"))
+        code, _, err = said("delete", "three", "--yes")
+        assert (code, "`trainwright stop three` first" in err) == (78, True)
+        assert said("stop", "three")[0] == 0
+        assert said("delete", "three", "--yes")[0] == 0
+        assert waits.wait(10) != 0
 
 
 @pytest.mark.parametrize("name", ["runs/one", "./one", "..", ".", "/", "", "../a root/runs/one", "one/"])

@@ -50,6 +50,16 @@ def test_a_sweep_that_has_recorded_nothing_says_so() -> None:
     assert (document.tone, document.verdict) == ("warn", "No point has recorded a figure yet.")
 
 
+def test_a_sweep_on_a_volume_that_is_not_here_is_not_said_to_wait(tmp_path: Path) -> None:
+    words = [str(tmp_path / "page"), "small-sweep", str(tmp_path / "runs/small-1"), "optimizer.lr=1e-3"]
+    assert main([*words, "--unseen"]) == 0
+    page = (tmp_path / "page/report.md").read_text()
+    assert "on a volume that is not visible from here" in page
+    assert "Waiting" not in page
+    assert main(words) == 0
+    assert "No point has recorded a figure yet." in (tmp_path / "page/report.md").read_text()
+
+
 def test_the_page_draws_every_point(tmp_path: Path) -> None:
     words = []
     for number, start in ((1, 5.0), (2, 4.0), (3, 4.5)):

@@ -5,7 +5,7 @@ import pytest
 
 from hub import CARD, NEW, OLD, Dataset, Hub, Running, parquet_bytes
 from made_corpus import made_documents
-from vocabularies import UnavailableError, gpt2_cache
+from vocabularies import UnavailableError, cl100k_cache, gpt2_cache
 
 
 @pytest.fixture
@@ -29,5 +29,14 @@ def gpt2_folder(engine_missing: Callable[[str], NoReturn]) -> str:
     """A folder with tiktoken's cache files of GPT-2."""
     try:
         return str(gpt2_cache())
+    except UnavailableError as error:
+        engine_missing(str(error))
+
+
+@pytest.fixture
+def cl100k_folder(engine_missing: Callable[[str], NoReturn]) -> str:
+    """A folder with tiktoken's cache file of cl100k."""
+    try:
+        return str(cl100k_cache())
     except UnavailableError as error:
         engine_missing(str(error))

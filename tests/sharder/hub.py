@@ -114,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path)
         self.hub.requests.append((self.command, path, self.headers.get("Authorization")))
         for name, dataset in self.hub.datasets.items():
-            if path.startswith((f"/api/datasets/{name}", f"/datasets/{name}/")):
+            if f"{path}/".startswith((f"/api/datasets/{name}/", f"/datasets/{name}/")):
                 if dataset.token and self.headers.get("Authorization") != f"Bearer {dataset.token}":
                     self._json({"error": "Access to this dataset is restricted"}, 401, {"X-Error-Code": "GatedRepo"})
                     return

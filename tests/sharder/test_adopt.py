@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from made_corpus import digest, jsonl, places, write_jsonl
+from made_corpus import digest, facts, jsonl, places, sharder, write_jsonl
 from sharder.adopt import adopt, candidates, describe, foreign_manifest, has_files
 from sharder.shard import run
 from trainwright.spec.exits import UserError
@@ -82,6 +82,30 @@ def test_empty_files_are_refused_by_name(tmp_path: Path, content: str) -> None:
     (folders["train"] / "train_0002.txt").write_text(content)
     with pytest.raises(UserError, match=r"train_0002\.txt: holds no document"):
         run(places(tmp_path, REUSE))
+
+
+def test_files_full_of_zeros_are_refused_by_name(tmp_path: Path) -> None:
+    folders = placed(tmp_path)
+    (folders["train"] / "train_0002.txt").write_bytes(b"begun and then kill" + bytes(5000))
+    with pytest.raises(
+        UserError, match=r"train_0002\.txt: document 1 holds NUL bytes, as a file does whose writer was"
+    ):
+        run(places(tmp_path, REUSE))
+    assert not (folders["train"] / "manifest.json").exists()
+
+
+def test_the_command_adopts_without_an_experiment(tmp_path: Path) -> None:
+    placed(tmp_path)
+    refused = sharder(tmp_path, "shard", "--name", "made")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (78, 1)
+    done = sharder(tmp_path, "shard", "--name", "made", "--adopt")
+    assert (done.returncode, facts(done.stdout)["state"]) == (0, "adopted"), done.stderr
+    assert facts(done.stdout)["train_documents"] == "3"
+    moved = (tmp_path / "datasets").rename(tmp_path / "elsewhere")
+    moved.with_name("volume").mkdir()
+    moved.rename(tmp_path / "volume" / "datasets")
+    again = sharder(tmp_path, "shard", "--name", "made", "--adopt", "--output", str(tmp_path / "volume"))
+    assert (again.returncode, facts(again.stdout)["state"]) == (0, "already"), again.stderr
 
 
 def test_a_split_without_files_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 
@@ -14,10 +15,20 @@ import pytest
 import zstandard
 
 from hub import parquet_bytes
-from made_corpus import REPOSITORY, environment, made_documents, places, words_of
+from made_corpus import (
+    REPOSITORY,
+    environment,
+    facts,
+    made_documents,
+    num_slices,
+    places,
+    sharder,
+    start,
+    wait_until,
+    words_of,
+)
 from sharder.shard import run
-from trainwright.spec.exits import UserError
-from trainwright.store.text_shards import TextManifest
+from trainwright.store.text_shards import Drops, TextManifest
 
 GOOD = b"".join(b'{"text": "document %d"}\n' % number for number in range(200))
 
@@ -57,6 +68,9 @@ COUNTED: dict[str, tuple[Callable[[Path], None], dict[str, int]]] = {
     "a file twice": (file("x.jsonl", GOOD), {"duplicate file": 1}),
     "a link to a file that is read": (link("x.jsonl", "good.jsonl"), {"duplicate file": 1}),
     "a link loop": (link("loop", "."), {"folder linked again": 1}),
+    "a blank line": (file("x.jsonl", b" \n"), {"empty": 1}),
+    "a number of a million digits": (file("x.jsonl", b'{"text": "a", "n": %b}' % (b"7" * 1_000_000)), {"not JSON": 1}),
+    "a file of another kind": (file("x.csv", b"text\na\n"), {"another kind of file": 1}),
     "Windows line ends and a byte order mark": (file("x.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n'), {"not JSON": 1}),
 }
 
@@ -83,6 +97,11 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
         file("x.parquet", parquet_bytes(["a"], "body")),
         "no column text or cont",
     ),
+    "a name that is not UTF-8": (
+        "jsonl",
+        lambda folder: (folder / os.fsdecode(b"\xff.jsonl")).write_bytes(GOOD[:40]) and None,
+        "is not UTF-8; rename the file",
+    ),
     "a column of lists": ("parquet", file("x.parquet", table(pa.array([["a"]]))), "the column text holds list"),
 }
 
@@ -90,8 +109,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 def asked(tmp_path: Path, kind: str, make: Callable[[Path], None]) -> list[str]:
     folder = tmp_path / "corpus"
     folder.mkdir()
-    (folder / "good.jsonl").write_bytes(GOOD)
-    (folder / "good.parquet").write_bytes(parquet_bytes(made_documents(50)))
+    (folder / f"good.{kind}").write_bytes(GOOD if kind == "jsonl" else parquet_bytes(made_documents(50)))
     make(folder)
     return [f"data.source.kind={kind}", f"data.path={folder}", "data.validation_fraction=0.2"]
 
@@ -104,13 +122,46 @@ def test_what_can_be_left_out_is_counted(tmp_path: Path, name: str) -> None:
     assert TextManifest.read(tmp_path / "datasets/train/made").drops == drops
 
 
+def test_the_command_counts_them_all_at_once(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        for number, (make_one, _) in enumerate(COUNTED.values()):
+            (folder / str(number)).mkdir()
+            # A link needs what it leads to, which is the same file again.
+            (folder / str(number) / "good.jsonl").symlink_to(folder / "good.jsonl")
+            make_one(folder / str(number))
+
+    words = words_of(tmp_path, *asked(tmp_path, "jsonl", make), "data.source.max_bad_share=0.5")
+    done = sharder(tmp_path, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = sum((Drops(drops) for _, drops in COUNTED.values()), Drops({"duplicate file": len(COUNTED)}))
+    assert TextManifest.read(tmp_path / "datasets/train/made").drops == expected
+    counts = (f"{reason.replace(' ', '_')}:{count}" for reason, count in sorted(expected.items()))
+    assert facts(done.stdout)["dropped"] == ",".join(counts)
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_is_refused_in_one_sentence(tmp_path: Path, name: str) -> None:
+def test_what_cannot_is_refused_by_the_command_in_one_sentence(tmp_path: Path, name: str) -> None:
     kind, make, message = REFUSED[name]
-    with pytest.raises(UserError, match=message) as error:
-        run(places(tmp_path, *asked(tmp_path, kind, make)))
-    assert len(str(error.value).splitlines()) == 1
+    done = sharder(tmp_path, *words_of(tmp_path, *asked(tmp_path, kind, make)))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (78, "", 1), done.stderr
+    assert re.search(message, done.stderr)
     assert not any((tmp_path / "datasets").rglob("*.tmp"))
+
+
+def test_a_file_that_grows_ends_the_work_long_before_its_end(tmp_path: Path) -> None:
+    corpus = asked(tmp_path, "jsonl", file("x.jsonl", GOOD * 200))
+    words = words_of(tmp_path, *corpus, "data.documents_per_shard=100")
+    process = start(tmp_path, *words)
+    assert wait_until(lambda: num_slices(tmp_path / "datasets/train/made/.work/00000") > 3, process)
+    # Rows for minutes: whoever looks only at the end does not come there.
+    with (tmp_path / "corpus" / "x.jsonl").open("ab") as growing:
+        growing.write(GOOD * 5000)
+    try:
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 78
+    assert re.fullmatch(r"sharder: .*x\.jsonl: had \d+ bytes when it was listed and has \d+ now; .*\n", err)
 
 
 def test_a_text_of_parquet_that_is_not_utf8_is_counted(tmp_path: Path) -> None:

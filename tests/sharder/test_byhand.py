@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def test_other_text_in_the_same_output_is_refused(tmp_path: Path) -> None:
             run(run_on, "bytes", tmp_path / "out", tmp_path, 1)
     with pytest.raises(UserError, match="was encoded from text"):
         run(run_on, "bytes", tmp_path / "out", tmp_path, 1)
+
+
+def test_another_tokenizer_in_the_same_output_is_refused(tmp_path: Path) -> None:
+    text = write_jsonl(tmp_path / "a.jsonl", ["a"])
+    run(text, "bytes", tmp_path / "out", tmp_path, 1)
+    replace(bytes_bundle(), special_tokens={"<|bos|>": 256}).save(tmp_path / "other")
+    with pytest.raises(UserError, match=r"out: was encoded with tokenizer [0-9a-f]{8}, is now [0-9a-f]{8}; "):
+        run(text, str(tmp_path / "other"), tmp_path / "out", tmp_path, 1)
 
 
 def test_a_bundle_is_found_as_folder_by_name_or_made(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_every_flag_sets_its_field() -> None:
         (("--mode", "prod"), None, 0.0005),
         (("--mode", "prod", "data.validation_fraction=0.25"), None, 0.25),
         (("--mode", "split", "--val-ratio", "0.3"), None, 0.3),
+        (("--mode", "split", "data.validation_fraction=0.3"), None, 0.3),
     ],
 )
 def test_a_mode_gives_values_and_what_is_said_goes_first(

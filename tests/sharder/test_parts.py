@@ -8,9 +8,10 @@ import pytest
 
 from made_corpus import digest, jsonl, made_documents, places, sharder, start, words_of, write_jsonl
 from sharder import plan
+from sharder import shard as stage
 from sharder.plan import Part
 from sharder.shard import run
-from trainwright.spec.exits import UserError
+from trainwright.spec.exits import MissingError, UserError
 from trainwright.store.text_shards import TextManifest, read_documents
 
 NUM_FILES = 7
@@ -128,6 +129,67 @@ def test_work_goes_where_it_is_told_and_is_removed_when_asked(tmp_path: Path, co
     assert digest(tmp_path / "kept" / "datasets") == digest(tmp_path / "plain" / "datasets")
 
 
+@pytest.mark.parametrize("order", ORDERS, ids=["in order", "shuffled"])
+@pytest.mark.parametrize("num_parts", [2, 5])
+def test_parts_leave_no_work_files_when_asked_to(
+    tmp_path: Path, corpus: Path, num_parts: int, order: tuple[str, ...]
+) -> None:
+    run(places(tmp_path / "one", *words(corpus, *order)))
+    more = (f"data.work={tmp_path / 'work'}", f"data.temporary={tmp_path / 'own'}", "data.remove_work_files=true")
+    states = [
+        run(places(tmp_path / "many", *words(corpus, *order, *more)), Part(number, num_parts))["state"]
+        for number in range(1, num_parts + 1)
+    ]
+    assert states == ["part"] * (num_parts - 1) + ["written"]
+    assert not (tmp_path / "work" / "made").exists()
+    assert digest(tmp_path / "many" / "datasets") == digest(tmp_path / "one" / "datasets")
+
+
+def test_work_files_stay_while_a_complete_shard_is_damaged(tmp_path: Path, corpus: Path) -> None:
+    kept = words(corpus, f"data.work={tmp_path / 'work'}")
+    run(places(tmp_path, *kept))
+    shard = tmp_path / "datasets/train/made/train_00000.jsonl.zst"
+    data = bytearray(shard.read_bytes())
+    data[30] ^= 1
+    shard.unlink()
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=r"train_00000\.jsonl\.zst: its sha256"):
+        run(places(tmp_path, *kept, "data.remove_work_files=true"))
+    assert (tmp_path / "work" / "made" / "00000" / "slice_00000.json").exists()
+
+
+def test_a_part_that_a_limit_made_needless_takes_away_what_it_wrote(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = LIMITS[1]
+    run(places(tmp_path / "one", *words(corpus, *limit)))
+    ingest = stage.ingest
+
+    def overtaken(*given: object) -> object:
+        monkeypatch.undo()
+        monkeypatch.setattr(plan, "MIN_PIECE_BYTES", 1)
+        assert run(places(tmp_path / "many", *words(corpus, *limit)), Part(1, 1))["state"] == "written"
+        # As when it had come later to the piece: the folder is there again.
+        (tmp_path / "many/datasets/train/made/.work/00006").mkdir(parents=True)
+        return ingest(*given)
+
+    monkeypatch.setattr(stage, "ingest", overtaken)
+    assert run(places(tmp_path / "many", *words(corpus, *limit)), Part(2, 2))["state"] == "part"
+    assert digest(tmp_path / "many" / "datasets") == digest(tmp_path / "one" / "datasets")
+    assert not (tmp_path / "many/datasets/train/made/.work").exists()
+
+
+def test_slices_without_their_plan_never_become_shards(tmp_path: Path, corpus: Path) -> None:
+    kept = words(corpus, f"data.work={tmp_path / 'work'}")
+    run(places(tmp_path / "first", *kept))
+    (tmp_path / "work" / "made" / "plan.json").unlink()
+    run(places(tmp_path / "clean", *words(corpus, "seed=7")))
+    with pytest.raises(UserError, match="holds slices and no plan of them; delete that folder"):
+        run(places(tmp_path / "second", *kept, "seed=7"), Part(1, 2))
+    run(places(tmp_path / "second", *kept, "seed=7"))
+    assert digest(tmp_path / "second" / "datasets") == digest(tmp_path / "clean" / "datasets")
+
+
 def test_work_files_stay_while_a_shard_does_not_verify(
     tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +222,12 @@ def test_a_disk_reserve_ends_the_reading_with_a_usable_corpus(
     found = read_text(places(tmp_path, *words(corpus, "data.disk_reserve_gib=1")))
     assert not found["train"].complete
     assert 0 < found["train"].num_documents < 224
+    with monkeypatch.context() as patch:
+        patch.setattr(slices.shutil, "disk_usage", lambda _: usage())
+        with pytest.raises(MissingError, match=r"data\.disk_reserve_gib=1\.0; free some, or run without --part"):
+            run(places(tmp_path / "part", *words(corpus, "data.disk_reserve_gib=1")), Part(1, 2))
+        with pytest.raises(MissingError, match="free some, since nothing could be written yet"):
+            run(places(tmp_path / "nothing", *words(corpus, "data.disk_reserve_gib=1")))
     # With room again the work goes on to the same shards.
     run(places(tmp_path, *words(corpus)))
     run(places(tmp_path / "whole", *words(corpus)))

@@ -300,8 +300,12 @@ def test_a_stop_request_ends_with_75_and_nothing_half_written(
     assert wait_until(lambda: slices(tmp_path) >= 3, process)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (75, f"sharder: interrupted: {number.name}\n")
+    said, last = err.splitlines()
+    assert (process.returncode, last) == (75, f"sharder: interrupted: {number.name}")
     manifest = TextManifest.read(folder)
+    found = facts(said)
+    assert (found["complete"], found["why"]) == ("false", f"interrupted_by_{number.name}")
+    assert int(found["train_documents"]) == manifest.num_documents
     manifest.verify(folder, hashes=True)
     assert (manifest.complete, manifest.ended) == (False, f"interrupted by {number.name}")
     listed = {shard.path for shard in manifest.shards} | {"manifest.json", ".work"}
@@ -315,8 +319,29 @@ def test_a_stop_request_ends_with_75_and_nothing_half_written(
     assert read_text(places(tmp_path, *asked, "data.shard=false"))["val"].num_documents > 0
     with pytest.raises(UserError, match="not complete"):
         read_text(places(tmp_path, *asked))
+    assert slices(tmp_path) >= 3, "using what there is must not cost the unfinished work"
     assert sharder(tmp_path, *words(tmp_path, big_corpus)).returncode == 0
     assert digest(tmp_path / "datasets") == whole
+
+
+@pytest.mark.parametrize("shuffled", ["false", "true"])
+def test_a_request_while_shards_are_verified_leaves_a_usable_corpus(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, shuffled: str
+) -> None:
+    overrides = [*jsonl(corpus), "data.validation_fraction=0.3", f"data.shuffle_documents={shuffled}"]
+    run(places(tmp_path / "whole", *overrides))
+    asked = places(tmp_path / "stopped", *overrides)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "complete", stop_here)
+        with pytest.raises(Interrupted):
+            run(asked)
+    manifests = [TextManifest.read(asked.text(split)) for split in ("train", "val")]
+    assert {(manifest.complete, manifest.ended) for manifest in manifests} == {(False, "interrupted by here")}
+    assert run(places(tmp_path / "stopped", *overrides, "data.shard=false"))["train_documents"] == len(
+        texts(tmp_path / "whole", "train")
+    )
+    assert run(asked)["state"] == "written"
+    assert digest(tmp_path / "stopped" / "datasets") == digest(tmp_path / "whole" / "datasets")
 
 
 def test_one_corpus_has_one_writer(tmp_path: Path, big_corpus: Path) -> None:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from made_corpus import REPOSITORY, wait_until
+from sharder.stop import SIGNALS
 from sharder.workers import BYTES_WORTH_A_PROCESS, num_workers, spread
 
 SLEEPERS = """
@@ -64,6 +65,10 @@ def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_stop_request_to_the_whole_group_is_heard_by_the_parent_alone(tmp_path: Path) -> None:
     process, pids = start(tmp_path)
+    for pid in pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+        assert all(blocked >> (number - 1) & 1 for number in SIGNALS), pid
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 75

@@ -80,6 +80,13 @@ def test_empty_and_duplicate_files_are_left_out_and_counted(tmp_path: Path) -> N
     assert listing.left_out == {"duplicate file": 1, "empty file": 1}
 
 
+def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.csv", "c/d.json", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert local_files(request(tmp_path, tmp_path), (".txt",)).left_out == {"another kind of file": 2}
+
+
 def test_linked_folders_are_entered_once_even_in_a_loop(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.txt").write_text("x")

@@ -10,7 +10,7 @@ import time
 import pytest
 import zstandard
 
-from hub import NEW, OLD, Dataset, Running, parquet_bytes
+from hub import CARD, NEW, OLD, Dataset, Hub, Running, parquet_bytes
 from made_corpus import (
     REPOSITORY,
     digest,
@@ -146,6 +146,9 @@ def test_a_killed_download_goes_on_with_what_is_missing_only(tmp_path: Path, hub
 @pytest.mark.slow
 def test_a_gated_data_set_wants_a_token_which_is_never_shown(tmp_path: Path, hub: Running) -> None:
     hub.hub.datasets["HuggingFaceFW/fineweb"].token = "hf_secret"
+    without = shard(tmp_path, hub)
+    assert (without.returncode, without.stdout) == (69, "")
+    assert "the hub, or not open to us (no token is set in HUGGINGFACEHUB_API_TOKEN or HF_TOKEN)" in without.stderr
     refused = shard(tmp_path, hub, HF_TOKEN="hf_wrong")
     assert refused.returncode == 69
     assert "a token is set" in refused.stderr
@@ -173,6 +176,13 @@ def test_downloading_and_streaming_give_the_same_rows_from_any_row_on(
     assert any(tmp_path.rglob("000_00000.parquet")) == download
     corpus.release(first, tmp_path)
     assert not any(tmp_path.rglob("*.parquet"))
+
+
+def test_a_stream_that_breaks_goes_on_at_its_row(tmp_path: Path, hub: Running, here: Callable[..., HubCorpus]) -> None:
+    corpus = here(download=False)
+    hub.hub.faults = {FILE: ["503", "cut", "429", "cut"]}
+    assert [row.decode() for row in corpus.rows(corpus.files[0], 0, tmp_path) if isinstance(row, bytes)] == BOTH[:70]
+    assert hub.hub.faults == {FILE: []}
 
 
 def test_a_hash_that_stays_wrong_is_missing(tmp_path: Path, hub: Running, here: Callable[..., HubCorpus]) -> None:
@@ -214,7 +224,8 @@ def test_up_to_a_hundred_thousand_documents_are_streamed_unless_asked_otherwise(
     [
         ({"revision": "v9"}, UserError, "correct data.source.revision"),
         ({"dataset": "no/body"}, MissingError, "no/body .*is not on the hub"),
-        ({"files": "nothing/*"}, UserError, "."),
+        ({"files": "nothing/*"}, UserError, "no file of that name; correct data.source.files"),
+        ({"files": "*"}, UserError, r"README\.md is of a kind that is not read here \(\.parquet "),
     ],
 )
 def test_what_the_hub_does_not_have_is_one_sentence(
@@ -248,13 +259,74 @@ def test_the_real_library_says_which_files_a_configuration_has(tmp_path: Path, h
         ({"split": "nope"}, "CorpusError", "no split nope; set data.source.split to one of: train"),
         ({"config": "default"}, "data/CC-MAIN/000_00000.parquet", ""),
         ({}, "sample/10BT/000_00000.parquet sample/10BT/001_00000.parquet", ""),
+        ({"dataset": "no/data"}, "CorpusError", "; name its files in data.source.files"),
     ]
+    hub.hub.datasets["no/data"] = Dataset({NEW: {"README.md": b"# nothing\n"}})
     words = [sys.executable, "-c", IN_ONE_PROCESS, str(tmp_path), json.dumps([settings for settings, _, _ in cases])]
     variables = environment(tmp_path, HF_ENDPOINT=hub.url)
     done = subprocess.run(words, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=True)
     for (settings, first, part), line in zip(cases, done.stdout.splitlines(), strict=True):
         assert line.startswith(first), (settings, line)
         assert part in line
+
+
+OF_PRESETS = {
+    "HuggingFaceFW/fineweb": ("data/CC-MAIN/0.parquet", "sample/10BT/0.parquet", "sample/100BT/0.parquet"),
+    "HuggingFaceFW/fineweb-edu": ("data/CC-MAIN/0.parquet", "sample/10BT/0.parquet", "sample/100BT/0.parquet"),
+    "mlfoundations/dclm-baseline-1.0": (
+        *(f"global-shard_{number:02d}_of_10/local-shard_0_of_10/shard_0_processed.jsonl.zst" for number in (1, 2)),
+        "README.md",
+    ),
+    "karpathy/fineweb-edu-100b-shuffle": ("shard_00000.parquet", "shard_00001.parquet", "shard_01822.parquet"),
+    "karpathy/climbmix-400b-shuffle": ("shard_00000.parquet", "shard_00001.parquet", "shard_06542.parquet"),
+}
+"""Some of the files of each data set, as they are called on the hub."""
+PRESET_FILES: dict[str, tuple[list[str], list[str]]] = {
+    "fineweb-10bt": (["sample/10BT/0.parquet"], []),
+    "fineweb-100bt": (["sample/100BT/0.parquet"], []),
+    "fineweb-edu": (["data/CC-MAIN/0.parquet"], []),
+    "fineweb-edu-10bt": (["sample/10BT/0.parquet"], []),
+    "fineweb-edu-100bt": (["sample/100BT/0.parquet"], []),
+    "dclm-baseline-1.0": (list(OF_PRESETS["mlfoundations/dclm-baseline-1.0"][:2]), []),
+    "dclm-baseline-1.0-10prct": (list(OF_PRESETS["mlfoundations/dclm-baseline-1.0"][:1]), []),
+    "fineweb-edu-shuffled": (["shard_00000.parquet", "shard_00001.parquet"], ["shard_01822.parquet"]),
+    "climbmix-shuffled": (["shard_00000.parquet", "shard_00001.parquet"], ["shard_06542.parquet"]),
+}
+"""Preset -> the files for training and those for validation."""
+EVERY_PRESET = """
+import json, sys
+from pathlib import Path
+from sharder.sources.corpus import Request
+from sharder.sources.hub import open_hub
+from trainwright.spec.data import HubSource
+from trainwright.spec.presets import PRESETS
+
+found = {}
+for name, place in PRESETS.items():
+    asked = Request(HubSource(preset=name), None, "data.path", Path(sys.argv[1]), {})
+    of = [False, True] if place.validation_files else [False]
+    opened = [open_hub(Request(asked.settings, None, "data.path", asked.hf_cache, {}, each)) for each in of]
+    found[name] = [[file.name for file in corpus.files] for corpus in opened]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_every_preset_finds_its_files(tmp_path: Path) -> None:
+    card = CARD.replace(b"---\n", b"", 1).replace(b"sample-10BT", b"sample-100BT").replace(b"10BT/*", b"100BT/*")
+    samples = card.partition(b"- config_name: sample")
+    card = CARD.removesuffix(b"---\n") + samples[1] + samples[2]
+    datasets = {name: {path: parquet_bytes(["a"]) for path in paths} for name, paths in OF_PRESETS.items()}
+    for name, files in datasets.items():
+        files["README.md"] = card if name.startswith("HuggingFaceFW") else b"# no configurations\n"
+    hub = Hub({name: Dataset({NEW: files}) for name, files in datasets.items()}).start()
+    words = [sys.executable, "-c", EVERY_PRESET, str(tmp_path)]
+    variables = environment(tmp_path, HF_ENDPOINT=hub.url)
+    done = subprocess.run(words, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
+    hub.stop()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {name: [train, *([val] if val else [])] for name, (train, val) in PRESET_FILES.items()}
 
 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(

@@ -1,11 +1,13 @@
+from dataclasses import replace
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from made_corpus import digest, facts, sharder
-from sharder import tokenfiles
-from sharder.tokenfiles import foreign_layout, run, token_files
+from made_corpus import digest, facts, places, sharder
+from sharder import encode, shard, tokenfiles, tokenizer
+from sharder.tokenfiles import by_split, foreign_layout, run, run_corpus, token_files
 from trainwright.spec.exits import UserError
 from trainwright.tokens.bundle import bytes_bundle
 from trainwright.tokens.shards import TokenManifest, read_tokens
@@ -94,6 +96,87 @@ def test_what_is_no_token_file_is_refused_by_name(root: Path) -> None:
     for path, message in ((root / "nowhere", "no such file"), (root / "x.txt", "no token files here")):
         with pytest.raises(UserError, match=message):
             token_files(path)
+    os.mkfifo(root / "pipe.bin")
+    for path in (root, root / "pipe.bin"):
+        with pytest.raises(UserError, match=r"pipe\.bin: is no file that can be read to its end"):
+            token_files(path)
+
+
+def both_splits(root: Path) -> Path:
+    folder = root / "in"
+    folder.mkdir()
+    (folder / "train.bin").write_bytes(FORMS["train.bin"])
+    (folder / "val.bin").write_bytes(FORMS["train.bin"][:6])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("val.bin", "val"),
+        ("fineweb_val_000000.bin", "val"),
+        ("Validation-0.ds", "val"),
+        ("train.bin", "train"),
+        ("interval_000001.bin", "train"),
+        ("medieval.bin", "train"),
+    ],
+)
+def test_what_is_for_validation_says_so_in_its_name(name: str, split: str) -> None:
+    assert list(by_split([Path(name)])) == [split]
+
+
+def test_validation_never_gets_among_the_tokens_of_training(root: Path) -> None:
+    with pytest.raises(UserError, match=r"train \(train\.bin\) and val \(val\.bin\); give --name"):
+        run(both_splits(root), "plain", root / "out", root)
+    assert not (root / "out").exists()
+
+
+def test_a_corpus_of_tokens_goes_through_the_stages_without_text(root: Path) -> None:
+    words = ("--input", str(both_splits(root)), "--tokenizer", "plain", "--name", "made")
+    done = sharder(root, "import", *words)
+    assert done.returncode == 0, done.stderr
+    assert (facts(done.stdout)["train_tokens"], facts(done.stdout)["val_tokens"]) == ("8", "3")
+    before = digest(root / "datasets")
+    assert facts(sharder(root, "import", *words).stdout)["state"] == "already"
+
+    asked = places(root, "data.shard=false", "tokenizer.kind=bytes", "tokenizer.name=plain")
+    assert shard.run(asked)["state"] == "already"
+    assert tokenizer.run(asked)["state"] == "shared"
+    encoded = encode.run(asked)
+    assert (encoded["state"], encoded["train_tokens"]) == ("already", 8)
+    assert digest(root / "datasets") == before
+
+    with pytest.raises(UserError, match=r"its tokens were imported; set data\.reuse_shards=true"):
+        shard.run(places(root))
+    with pytest.raises(UserError, match=r"holds no text to train a tokenizer on; give one in tokenizer\.path"):
+        tokenizer.run(places(root, "data.shard=false", "tokenizer.kind=bpe"))
+    replace(bytes_bundle(), made={"other": 1}, special_tokens={"<|bos|>": 256}).save(asked.tokenizer.with_name("other"))
+    with pytest.raises(UserError, match=r"came as tokens, without text for tokenizer .* tokenizer\.path"):
+        encode.run(places(root, "data.shard=false", "tokenizer.name=other"))
+
+
+def test_a_corpus_of_other_tokens_or_of_text_is_not_written_over(root: Path) -> None:
+    folder, asked = both_splits(root), places(root)
+    run_corpus(folder, "plain", asked)
+    (folder / "val.bin").write_bytes(FORMS["train.bin"][:4])
+    with pytest.raises(UserError, match=r"datasets/val/made: holds another corpus; choose another --name"):
+        run_corpus(folder, "plain", asked)
+    other = places(root / "other")
+    other.text("val").mkdir(parents=True)
+    (other.text("val") / "val_0000.txt").write_text("text\n")
+    with pytest.raises(UserError, match="holds another corpus"):
+        run_corpus(folder, "bytes", other)
+    (folder / "val.bin").unlink()
+    with pytest.raises(UserError, match=r"no file for validation \(validation has val in its name"):
+        run_corpus(folder, "plain", places(root / "third"))
+
+
+def test_an_imported_shard_that_was_lost_is_named(root: Path) -> None:
+    (root / "train.bin").write_bytes(FORMS["train.bin"])
+    run(root / "train.bin", "plain", root / "out", root)
+    (root / "out" / "train_00000.bin").unlink()
+    with pytest.raises(UserError, match=r"train_00000\.bin: missing"):
+        run(root / "train.bin", "plain", root / "out", root)
 
 
 def test_the_word_import_needs_its_three_flags(root: Path) -> None:

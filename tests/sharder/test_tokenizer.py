@@ -100,9 +100,10 @@ def test_a_damaged_bundle_is_refused_by_name(tmp_path: Path) -> None:
         run(asked)
 
 
-def test_a_missing_path_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tokenizer\.path=/nowhere: there is no such file or folder"):
-        run(places(tmp_path, "tokenizer.kind=bytes", "tokenizer.path=/nowhere"))
+@pytest.mark.parametrize("path", ["/nowhere", "/dev/zero"])
+def test_a_missing_path_is_refused_by_name(tmp_path: Path, path: str) -> None:
+    with pytest.raises(UserError, match=rf"tokenizer\.path={path}: there is no such file or folder"):
+        run(places(tmp_path, "tokenizer.kind=bpe", f"tokenizer.path={path}"))
 
 
 def test_a_given_vocabulary_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:

@@ -200,4 +200,16 @@ def test_pruning_survives_a_folder_that_cannot_be_deleted(
     (tmp_path / f".deleting-{step_name(1)}").write_text("in the way")
     checkpoint.prune(tmp_path, Checkpoint(dump=DumpRetention(keep=1)))
     assert [each.step for each in checkpoint.committed(tmp_path)] == [3, 1]
+    assert {path.name for path in tmp_path.glob("*.done")} == {done_name(1), done_name(3)}
     assert "step_00000001 cannot be deleted" in caplog.text
+
+
+def test_a_deletion_that_was_cut_short_is_finished_by_the_next_one(tmp_path: Path, one: Ranks) -> None:
+    for step in (1, 2, 3):
+        saved(tmp_path, one, step)
+    # Killed when the folder was out of sight, and the marker still there; step 2 was made again since.
+    (tmp_path / step_name(1)).rename(tmp_path / ".deleting-step_00000001")
+    shutil.copytree(tmp_path / step_name(2), tmp_path / ".deleting-step_00000002")
+    checkpoint.prune(tmp_path, Checkpoint(dump=DumpRetention(keep=2)))
+    left = {step_name(2), step_name(3), done_name(2), done_name(3)}
+    assert {path.name for path in tmp_path.iterdir()} == left

@@ -95,6 +95,15 @@ def test_a_device_without_room_is_refused_with_the_next_smaller_micro_batch(tmp_
     assert refusal("train.micro_batch=1", "train.recompute=full") == said
 
 
+def test_a_host_without_room_is_told_alike_and_other_errors_are_left_alone(tmp_path: Path) -> None:
+    derived = Derived(tiny_experiment(tmp_path))
+    sentence = r"train\.micro_batch=4: the device's memory ran out; try train\.micro_batch=2 or train\.recompute=full"
+    with pytest.raises(UserError, match=sentence), explaining_memory(derived, CPU):
+        torch.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="something else"), explaining_memory(derived, CPU):
+        raise RuntimeError("something else")
+
+
 def test_power_is_not_guessed_where_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(device: torch.device) -> int:
         raise ModuleNotFoundError(f"pynvml for {device}")

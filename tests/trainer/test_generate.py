@@ -51,6 +51,20 @@ def test_the_same_weights_draw_the_same(trained: nn.Module, experiment: Experime
     assert trained.training
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_blocks_that_were_compiled_to_train_are_not_compiled_anew_to_draw(
+    trained: nn.Module, experiment: Experiment, one: Ranks
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    plain = drawn(trained, experiment, one, tokens=3)
+    for block in trained.blocks:
+        block.compile(backend=never)
+    train = experiment.train.model_copy(update={"compile": True})
+    assert continuations(trained, PROMPTS, 3, 265, train, one) == plain
+
+
 @pytest.mark.parametrize("asked", [Request.INTERRUPT, Request.END])
 def test_a_request_ends_the_drawing_and_leaves_the_model_in_training(
     trained: nn.Module, experiment: Experiment, one: Ranks, asked: Request

@@ -51,6 +51,21 @@ def test_an_update_is_the_direction_times_size_and_rate_after_decay() -> None:
     torch.testing.assert_close(model.blocks[0].weight.detach(), before * (1 - 0.1 * 0.3) - 0.1 * moved)
 
 
+def test_updates_are_those_of_torchs_own_muon() -> None:
+    ours, theirs = Toy(), Toy()
+    rest = {"nesterov": True, "ns_steps": 5, "adjust_lr_fn": "match_rms_adamw"}
+    plain = torch.optim.Muon([theirs.blocks[0].weight], lr=0.1, weight_decay=0.3, momentum=0.95, **rest)
+    optimizer = build_muon(Muon(weight_decay=0.3), ours, HORIZON)
+    draw = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        gradient = torch.randn(8, 4, generator=draw)
+        for model, each in ((ours, optimizer), (theirs, plain)):
+            model.blocks[0].weight.grad = gradient.clone()
+            each.step()
+    # Both iterate in bf16, on numbers that differ by a factor; an update moves weights by 0.03.
+    torch.testing.assert_close(ours.blocks[0].weight, theirs.blocks[0].weight, rtol=0, atol=3e-3)
+
+
 def test_each_kind_of_parameter_has_its_rate() -> None:
     model = Toy()
     rates = MuonRates(0.1, 0.3, 0.02, 0.005)

@@ -63,6 +63,38 @@ def test_what_is_recomputed_is_the_same_to_the_bit(tmp_path: Path, how: str) -> 
         assert torch.equal(found.grad, expected.grad)
 
 
+@pytest.mark.parametrize("words", [(), ("train.recompute=selective",), ("train.precision=fp8", "model.dim=128")])
+# torch's own compiler still uses the scripting that torch has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_the_compiler_takes_all_blocks_for_one_program(tmp_path: Path, words: tuple[str, ...]) -> None:
+    derived = Derived(tiny_experiment(tmp_path, "train.precision=bf16", "model.num_layers=3", *words))
+    model = parallelize(blank_model(derived), derived.experiment.train, None)
+    initialise(model, 3)
+    programs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: object) -> object:
+        programs.append(graph)
+        return graph.forward
+
+    for block in model.blocks:
+        block.compile(backend=backend)
+    model(torch.zeros((1, 16), dtype=torch.int64), torch.zeros((1, 16), dtype=torch.int64))
+    assert len(programs) == 1
+
+
+# torch's own compiler still uses the scripting that torch has deprecated.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_what_is_compiled_and_recomputed_computes_what_the_plain_model_does(tmp_path: Path) -> None:
+    plain_loss, plain = outputs(tiny_experiment(tmp_path))
+    loss, model = outputs(tiny_experiment(tmp_path, "train.recompute=selective", "train.compile=true"))
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-6, atol=0)
+    for (name, found), expected in zip(model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
 # torch's own compiler still uses the scripting that torch has deprecated.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_blocks_are_compiled_one_by_one(experiment: Experiment) -> None:

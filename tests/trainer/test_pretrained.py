@@ -142,6 +142,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64),
         "model.safetensors: not readable as safetensors",
     ),
+    "a shard missing": (
+        lambda folder: (split(folder), (folder / "b.safetensors").unlink()),
+        "b.safetensors: not readable as safetensors",
+    ),
     "no tensors": (lambda folder: (folder / "model.safetensors").unlink(), "holds neither model.safetensors nor"),
     "pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),

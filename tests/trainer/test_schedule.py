@@ -1,6 +1,7 @@
 """Learning rates at the edges, and between them never above the peak."""
 
 from itertools import pairwise
+import math
 from pathlib import Path
 
 from hypothesis import given
@@ -40,6 +41,24 @@ def test_the_edges_are_exact() -> None:
     assert cosine(settings, 99, 100, 10) == 0.25
     assert cosine(settings, 0, 100, 0) == 1
     assert cosine(settings, 50, 101, 0) == pytest.approx((1 + 0.25) / 2)
+
+
+EDGES = {
+    "cosine": (0.1, 1.0, 1.0, 0.1, 0.1),
+    "cos_inf": (0.01, 0.901, 1.0, 0.1 + 0.9 * (1 + math.cos(math.pi * 89 / 90)) / 2, 0.1),
+    "linear": (0.1, 1.0, 1.0, 0.0, 0.0),
+    "wsd": (0.1, 1.0, 1.0, 0.0, 0.0),
+    "constant": (0.1, 1.0, 1.0, 1.0, 1.0),
+}
+"""Shares of the peak at step 0, at the last step of the warm-up, after it, at the last step, and beyond the end."""
+
+
+@pytest.mark.parametrize("kind", sorted(SCHEDULES))
+def test_every_schedule_is_exact_at_its_edges(tmp_path: Path, kind: str) -> None:
+    words = (f"schedule.kind={kind}", "schedule.warmup_steps=10", "train.steps=100", "optimizer.lr=0.5")
+    derived = Derived(tiny_experiment(tmp_path, *words))
+    found = [learning_rate(derived, step) / 0.5 for step in (0, 9, 10, 99, 150)]
+    assert found == pytest.approx(EDGES[kind], abs=1e-12)
 
 
 def test_a_run_that_goes_past_its_horizon_stays_at_the_least_rate() -> None:

@@ -35,3 +35,12 @@ def test_an_opened_file_is_read_instead_of_the_path(tmp_path: Path) -> None:
     (tmp_path / "y").write_bytes(zlib.compress(b"words", wbits=31))
     with (tmp_path / "y").open("rb") as opened, open_binary(Path("elsewhere.gz"), opened) as file:
         assert file.read() == b"words"
+
+
+def test_zstd_is_known_by_both_endings_and_its_frames_may_have_others_between(tmp_path: Path) -> None:
+    # As pzstd writes them: frames that say how long the next one is, and are to be skipped.
+    between = (0x184D2A50).to_bytes(4, "little") + (4).to_bytes(4, "little") + b"1234"
+    path = tmp_path / "x.zstd"
+    path.write_bytes(between + zstandard.compress(b"some ") + between + zstandard.compress(b"words"))
+    with open_binary(path) as file:
+        assert file.read() == b"some words"

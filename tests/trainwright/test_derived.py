@@ -143,6 +143,24 @@ def test_a_tied_table_is_counted_once_in_both_totals(experiment_file: Write) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("train.precision=fp8",), "no matrix of the model's blocks has two sides of at least 128, both multiples"),
+        (("model.dim=120", "train.precision=fp8"), "train.precision=fp8: no matrix of the model's blocks"),
+        (
+            ("model.dim=128", "train.precision=fp8", "train.seq_len_tokens=33"),
+            "train.seq_len_tokens=33: with train.precision=fp8 it must be a multiple of 16; try 48",
+        ),
+    ],
+)
+def test_fp8_wants_large_matrices_and_whole_tiles(experiment_file: Write, words: tuple[str, ...], said: str) -> None:
+    assert derived(experiment_file(), "model.dim=128", "train.precision=fp8").experiment.model.shape.float8_matrices
+    with pytest.raises(UserError) as caught:
+        derived(experiment_file(), *words)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (("model.kind=enoki", "model.heads=1"), "model.heads=1: makes no layer"),
         (("model.kind=nanochat", "model.head_width=63"), "model.head_width=63: is odd"),
         (("model.bias=true", "model.qkv_bias=true"), "model.bias covers these already"),

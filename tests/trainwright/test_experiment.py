@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+from pydantic import BaseModel
 import pytest
 
 from trainwright.spec.exits import UserError
-from trainwright.spec.experiment import FREE_ON_RESUME, Experiment, is_free, kinds
+from trainwright.spec.experiment import FREE_ON_RESUME, Experiment, _default, default_value, is_free, kinds
 from trainwright.spec.load import load_experiment
 from trainwright.spec.resolved import flat, plain
 
@@ -19,6 +21,51 @@ def test_kinds_are_read_from_the_schema() -> None:
     assert kinds("model") == ("llama", "enoki", "qwen3", "nanochat")
     assert kinds("optimizer") == ("adamw", "adana", "dana-mk4", "dana-star", "dana-star-mk4", "muon")
     assert kinds("schedule") == ("cosine", "cos_inf", "linear", "wsd", "constant")
+
+
+class Red(BaseModel):
+    kind: Literal["red"] = "red"
+    depth: int = 1
+
+
+class Blue(BaseModel):
+    kind: Literal["blue"] = "blue"
+    depth: int = 2
+
+
+class Whole(BaseModel):
+    size: int
+    names: tuple[str, ...] = ("a", "b")
+    paint: Red | Blue = Red(depth=7)
+    more: Red | None = None
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "default"),
+    [
+        ("size", "red", None),
+        ("names", "red", ["a", "b"]),
+        ("nothing", "red", None),
+        ("paint.nothing", "red", None),
+        # The section's own default goes before that of its class; of another kind it says nothing of its fields.
+        ("paint.depth", "red", 7),
+        ("paint.depth", "blue", 2),
+        ("paint.kind", "blue", "red"),
+        # A section that is off by default: whatever is in it has been turned on.
+        ("more.depth", "red", None),
+    ],
+)
+def test_the_default_of_a_field_is_that_of_the_kind_that_was_chosen(path: str, kind: str, default: object) -> None:
+    assert _default(Whole, None, "", path, {"paint.kind": kind, "more.kind": kind}) == default
+
+
+def test_defaults_of_the_experiment_are_found_by_path() -> None:
+    values = {"optimizer.kind": "muon", "data.source.kind": "hub"}
+    assert default_value("seed", values) == 42
+    assert default_value("name", values) is None
+    assert default_value("optimizer.kind", values) == "adamw"
+    assert default_value("data.source.max_bad_share", values) == 0.001
+    assert default_value("data.source.max_bad_share", {"data.source.kind": "text"}) is None
 
 
 def test_what_is_free_on_resume_is_what_decides_nothing_that_is_learned() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from trainwright.store.files import (
     verify_entry,
     write_bytes,
     write_json,
+    write_private,
     write_text,
 )
 
@@ -69,6 +71,20 @@ def test_nobody_sees_the_new_bytes_before_the_end(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
         assert temporary_name(path).exists()
     assert path.read_bytes() == b"new"
+
+
+def test_a_private_file_is_private_from_its_first_byte_on_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for left in (path, temporary_name(path)):
+        left.write_text("old")
+        left.chmod(0o644)
+    with atomic_writer(path, private=True) as file:
+        assert stat.S_IMODE(temporary_name(path).stat().st_mode) == 0o600
+        file.write(b"new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
+    write_private(path, "newer")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("newer", 0o600)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 ENDLESS_WRITER = """

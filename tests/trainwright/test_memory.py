@@ -24,6 +24,8 @@ TRACKED = {
     "one rank": (1, 1, ()),
     "four ranks, two passes": (4, 2, ()),
     "recomputed": (1, 2, ("train.recompute=full",)),
+    "a large vocabulary": (1, 1, ("model.vocab_multiple=16384",)),
+    "four ranks, one sequence": (4, 1, ("train.micro_batch=1", "train.recompute=full")),
 }
 
 
@@ -44,11 +46,13 @@ def test_the_plan_is_what_torch_tracks(experiment_file: Write, case: str) -> Non
     done = subprocess.run([sys.executable, *words], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     tracked = json.loads(done.stdout.splitlines()[-1])["Total"]
-    batch = f"train.global_batch_sequences={8 * ranks * passes}"
+    micro = 1 if "train.micro_batch=1" in more else 8
+    batch = f"train.global_batch_sequences={micro * ranks * passes}"
     # What the tracked run has besides: it is the tiny experiment of the trainer's tests, with bytes as tokens.
     words = [*SHAPE, *more, batch, f"resources.ranks_per_node={ranks}", "tokenizer.kind=bytes"]
     planned = memory_plan(derived(experiment_file(), *words), device="cpu").tensors
-    assert 0.95 * tracked < planned < 1.1 * tracked
+    # With little at work, the weights that sharding may gather ahead count for more; nothing here gathers ahead.
+    assert 0.95 * tracked < planned < (1.2 if micro == 1 else 1.1) * tracked
 
 
 def test_a_checkpoint_of_llama_7b_has_84_gib() -> None:

@@ -36,6 +36,16 @@ def test_a_rate_that_is_left_out_is_that_of_the_familys_fit(experiment_file: Wri
     assert adamw.peak_lr == pytest.approx(2.48e-3, rel=5e-3)
 
 
+def test_a_fit_is_of_a_batch_in_tokens_however_it_is_cut_into_sequences(experiment_file: Write) -> None:
+    adana = (*ENOKI, "optimizer.kind=adana")
+    as_fitted, half = (derived(experiment_file(), *adana, f"train.seq_len_tokens={size}").peak for size in (2048, 1024))
+    assert as_fitted.warning is None
+    assert half.warning is not None
+    assert "at a batch of 16 x 2,048 tokens; the nearest is taken, of a batch of 32, kappa 0.85" in half.warning
+    words = ("train.seq_len_tokens=1024", "train.global_batch_sequences=64")
+    assert derived(experiment_file(), *adana, *words).peak == as_fitted
+
+
 def test_no_rule_and_no_rate_is_an_error(experiment_file: Write) -> None:
     sentence = (
         r"optimizer.lr=null: no scaling rule knows optimizer.kind adana on model.kind llama; give a peak learning rate"

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 import tomllib
+from typing import Any
 
 import pytest
 import yaml
 
+from trainwright.spec.canonical import sha256_json
 from trainwright.spec.exits import UserError
-from trainwright.spec.experiment import Experiment
+from trainwright.spec.experiment import Experiment, default_kind
 from trainwright.spec.load import load_experiment
 from trainwright.spec.resolved import (
     Training,
     changes,
+    dump,
     experiment_hash,
     experiment_text,
     fixed_fields,
@@ -21,6 +24,7 @@ from trainwright.spec.resolved import (
     plain,
     read_resolved,
     read_training,
+    refuse_edited,
 )
 
 Write = Callable[..., Path]
@@ -148,6 +152,75 @@ def test_only_what_decides_learning_is_fixed(experiment_file: Write) -> None:
 def test_changes_name_what_came_and_what_went() -> None:
     found = [str(change) for change in changes({"a": 1, "b": 2}, {"b": 2, "c": 3})]
     assert found == ["a: was 1, is now not there", "c: was not there, is now 3"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ODD,
+        ("optimizer.kind=muon", "optimizer.lr=0.02", "schedule.kind=constant", "tokenizer.kind=bpe"),
+        ("data.source.kind=hub", "data.source.preset=fineweb-edu", "seed=3", "optimizer.eps=1e-7"),
+    ],
+)
+def test_a_field_that_an_older_record_lacks_is_a_change_only_when_it_is_not_at_its_default(
+    experiment_file: Write, overrides: tuple[str, ...]
+) -> None:
+    experiment = load_experiment(experiment_file(), overrides, {}).experiment
+    fixed = fixed_fields(experiment)
+    chosen = dict(flat(experiment.model_dump(mode="json", exclude_defaults=True)))
+    sections = ("data.source", "tokenizer", "model", "optimizer", "schedule")
+    kinds = {f"{section}.kind": default_kind(section) for section in sections}
+    named = []
+    for path in fixed:
+        older = {key: value for key, value in fixed.items() if key != path}
+        found = [change.field for change in changes(older, fixed)]
+        assert found == ([path] if path in chosen or kinds.get(path, fixed[path]) != fixed[path] else []), path
+        named += found
+    assert {"name", "train.seq_len_tokens"} <= set(named) < set(fixed)
+
+
+def test_a_field_that_is_not_known_any_more_is_named(experiment_file: Write) -> None:
+    fixed = fixed_fields(load_experiment(experiment_file(), (), {}).experiment)
+    (change,) = changes({**fixed, "optimizer.nesterov": True}, fixed)
+    assert str(change) == "optimizer.nesterov: was True, is now not there"
+
+
+def written_before(text: str, *fields: str) -> str:
+    """Return what a Trainwright had written that did not know some fields of the experiment yet."""
+    tree: dict[str, Any] = yaml.safe_load(text)
+    for field in fields:
+        *parents, last = field.split(".")
+        block = tree["experiment"]
+        for parent in parents:
+            block = block[parent]
+        del block[last]
+    head = "experiment_hash" if "experiment_hash" in tree else "hash"
+    tree[head] = sha256_json(tree["experiment"])
+    if head == "experiment_hash":
+        tree["hash"] = sha256_json({key: value for key, value in tree.items() if key not in (head, "hash")})
+    return dump(tree)
+
+
+def test_the_files_of_a_run_that_an_older_trainwright_began_are_read(training: Training, tmp_path: Path) -> None:
+    newer = ("optimizer.weight_decay", "evaluation.max_tokens", "restart")
+    text = written_before(experiment_text(training.experiment, commit="", image=""), *newer)
+    path = written(tmp_path / "experiment.yaml", text)
+    assert read_resolved(path) == training.experiment
+    path = written(tmp_path / "training.yaml", written_before(training.yaml_text(), *newer))
+    assert read_training(path) == training
+    path.write_text(path.read_text().replace("seed: ", "seed: 1"))
+    with pytest.raises(UserError, match="was edited by hand"):
+        read_training(path)
+
+
+def test_training_yaml_is_whole_though_its_fields_are_not_known_any_more(training: Training, tmp_path: Path) -> None:
+    tree = yaml.safe_load(training.yaml_text())
+    tree["experiment"]["logging"]["bells"] = True
+    path = written(tmp_path / "training.yaml", written_before(dump(tree)))
+    refuse_edited(path, path.read_text())
+    with pytest.raises(UserError, match=r"logging\.bells: unknown key"):
+        read_training(path)
 
 
 def test_the_hash_follows_every_value(experiment_file: Write) -> None:

@@ -57,7 +57,7 @@ def test_off_the_grid_the_nearest_fit_is_taken_with_one_warning() -> None:
     assert both.value == pytest.approx(3.66e-4, rel=5e-3)
     assert both.warning is not None
     assert both.warning.startswith(
-        "no fit was made for enoki with adana at a batch of 40 sequences and kappa 0.76; the nearest is taken, "
+        "no fit was made for enoki with adana at a batch of 40 x 2,048 tokens and kappa 0.76; the nearest is taken, "
         "of a batch of 32, kappa 0.75"
     )
 

@@ -7,7 +7,7 @@ import pytest
 from trainwright.spec.exits import MissingError
 from trainwright.spec.load import load_experiment
 from trainwright.spec.paths import Places
-from trainwright.store.assets import GPT2_FILES, assets_of, file_asset, refuse_missing
+from trainwright.store.assets import GPT2_FILES, assets_of, compared_with, file_asset, refuse_missing
 from trainwright.store.files import FileEntry, write_bytes, write_json
 from trainwright.store.text_shards import TextManifest
 
@@ -55,10 +55,18 @@ def test_gpt2_is_needed_until_there_is_a_bundle(places: Callable[..., Places]) -
 def test_tiktokens_names_are_the_sha1_of_the_addresses() -> None:
     import hashlib
 
-    from trainwright.store.assets import TIKTOKEN
+    from trainwright.store.assets import CL100K_FILE, CL100K_URL, TIKTOKEN
 
-    for what, entry in GPT2_FILES.items():
-        assert entry.path == hashlib.sha1(f"{TIKTOKEN}/{what}".encode(), usedforsecurity=False).hexdigest()
+    addresses = {f"{TIKTOKEN}/{what}": entry for what, entry in GPT2_FILES.items()} | {CL100K_URL: CL100K_FILE}
+    for address, entry in addresses.items():
+        assert entry.path == hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+
+
+def test_what_a_tokenizer_is_compared_with_is_needed_by_no_stage(places: Callable[..., Places]) -> None:
+    trained = places("tokenizer.kind=bpe")
+    assert needed(trained) == []
+    assert [asset.name for asset in compared_with(trained)] == ["gpt2 vocab.bpe", "gpt2 encoder.json", "cl100k_base"]
+    assert compared_with(places("tokenizer.kind=gpt2")) == []
 
 
 def test_weights_are_needed_until_the_run_has_its_own(places: Callable[..., Places]) -> None:

@@ -1,6 +1,6 @@
 """Initial weights by name: runs, folders, and models of a hub, whose own library asks a small hub on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +15,9 @@ import pytest
 
 from trainwright.spec.exits import Exit, UserError
 from trainwright.store.files import read_json
-from trainwright.store.weights import hub_name, weights_folder, weights_problem
+from trainwright.spec.load import load_experiment
+from trainwright.spec.paths import Places
+from trainwright.store.weights import hub_name, refuse_other_model, weights_folder, weights_problem
 
 COMMIT = "c" * 40
 FILES = {
@@ -173,3 +175,44 @@ def test_folders_and_runs_are_told_apart(tmp_path: Path) -> None:
     assert weights_problem(str(theirs), *places) is None
     assert weights_folder("mine", *places) == weights_folder(str(run), *places) == run / "checkpoints"
     assert weights_problem("mine", *places) == f"{run / 'checkpoints'}: holds no checkpoint"
+
+
+LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2}
+LLAMA |= {"num_attention_heads": 2, "vocab_size": 320, "max_position_embeddings": 32, "rms_norm_eps": 1e-5}
+
+
+def test_weights_are_held_against_the_model_without_reading_a_tensor(
+    experiment_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "weights"
+
+    def held(config: dict[str, object], *words: str) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(config))
+        loaded = load_experiment(experiment_file(), ("tokenizer.kind=bytes", f"train.init_from={folder}", *words))
+        refuse_other_model(Places(tmp_path / "root", loaded.experiment))
+
+    held(LLAMA)
+    with pytest.raises(UserError, match=r"is of another model: num_layers is 3, the checkpoint's is 2; `trainwright"):
+        held(LLAMA, "model.num_layers=3")
+    with pytest.raises(UserError, match=r"its vocabulary has 640 rows, the model's 320; take the tokenizer"):
+        held({**LLAMA, "vocab_size": 640})
+    with pytest.raises(UserError, match=r"was made for a context of 32, not of 64; give train.seq_len_tokens at most"):
+        held(LLAMA, "train.seq_len_tokens=64")
+    with pytest.raises(UserError, match=r"config.json: model_type=mamba: this layout is not known here"):
+        held({"model_type": "mamba"})
+
+
+def test_weights_that_are_not_there_are_refused_unless_the_run_has_its_own(
+    experiment_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    def places(given: str) -> Places:
+        return Places(tmp_path / "root", load_experiment(experiment_file(), (f"train.init_from={given}",)).experiment)
+
+    refuse_other_model(places("hub:some/model"))
+    with pytest.raises(UserError, match=r"train.init_from=nobody: .*nobody/checkpoints: holds no checkpoint; name a"):
+        refuse_other_model(places("nobody"))
+    step = places("nobody").run.checkpoints / "step_00000001"
+    step.mkdir(parents=True)
+    (step / "manifest.json").touch()
+    refuse_other_model(places("nobody"))

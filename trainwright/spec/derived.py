@@ -12,6 +12,7 @@ from trainwright.spec.experiment import Experiment
 from trainwright.spec.rates import matrix_weights, muon_rates, peak_rate
 from trainwright.spec.scaling import MuonRates, Ruled, depth_batch_tokens
 from trainwright.spec.settings import Problem
+from trainwright.spec.shape import FLOAT8_LEAST, FLOAT8_TILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,8 @@ def cross_problems(experiment: Experiment) -> Iterator[Problem]:
     if shard_ranks is not None and derived.ranks % shard_ranks:
         hint = f"the {derived.ranks} ranks cannot be cut into groups of so many; give a divisor"
         yield Problem("resources.shard_ranks", shard_ranks, hint)
+    if train.precision == "fp8":
+        yield from _float8_problems(experiment)
     batch, pass_size = derived.global_batch_sequences, train.micro_batch * derived.ranks
     if batch % pass_size:
         in_tokens = train.tokens_per_step is not None
@@ -173,6 +176,20 @@ def cross_problems(experiment: Experiment) -> Iterator[Problem]:
     if warmup is not None and warmup > derived.steps:
         hint = f"the whole run has {derived.steps} steps; give fewer"
         yield Problem("schedule.warmup_steps", warmup, hint)
+
+
+def _float8_problems(experiment: Experiment) -> Iterator[Problem]:
+    if not experiment.model.shape.float8_matrices:
+        sides = f"two sides of at least {FLOAT8_LEAST}, both multiples of {FLOAT8_TILE}"
+        yield Problem("train.precision", "fp8", f"no matrix of the model's blocks has {sides}; give bf16")
+    length = experiment.train.seq_len_tokens
+    if length % FLOAT8_TILE:
+        hint = f"with train.precision=fp8 it must be a multiple of {FLOAT8_TILE}; try {_up(length, FLOAT8_TILE)}"
+        yield Problem("train.seq_len_tokens", length, hint)
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _largest_divisor(batch: int, ranks: int, at_most: int) -> int | None:

@@ -1,9 +1,9 @@
 """The experiment: the whole file, its resources and places, and the kinds that its variants may take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from trainwright.spec.data import BytesTokenizer, Data, Tokenizer
 from trainwright.spec.model import Llama, Model
@@ -197,6 +197,36 @@ def kinds(section: str) -> tuple[str, ...]:
     for parent in parents:
         owner = _settings_types(owner, parent)[0]
     return tuple(variant.model_fields["kind"].default for variant in _settings_types(owner, last))
+
+
+def default_value(path: str, values: Mapping[str, object]) -> object:
+    """Return the default of the field at a dotted path as a plain value; None for what has none, or is no field.
+
+    `values` tells the `kind` of sections. Fields of a section that is off by default have no default: without it they
+    would mean nothing.
+    """
+    return _default(Experiment, None, "", path, values)
+
+
+def _default(owner: type[BaseModel], section: object, above: str, path: str, values: Mapping[str, object]) -> object:
+    """Return the default of a path below `owner`; `section` is that owner's default, which may be of another kind."""
+    name, _, rest = path.partition(".")
+    field = owner.model_fields.get(name)
+    if field is None:
+        return None
+    of_kind = isinstance(section, owner)
+    own = getattr(section, name) if of_kind else None if field.is_required() else field.get_default()
+    if not rest:
+        return TypeAdapter(object).dump_python(own, mode="json")
+    if rest == "kind":
+        return getattr(own, "kind", None)
+    if own is None and not field.is_required():
+        return None
+    kind = values.get(f"{above}{name}.kind")
+    for chosen in _settings_types(owner, name):
+        if "kind" not in chosen.model_fields or chosen.model_fields["kind"].default == kind:
+            return _default(chosen, own, f"{above}{name}.", rest, values)
+    return None
 
 
 def _settings_types(owner: type[BaseModel], name: str) -> list[type[BaseModel]]:

@@ -38,6 +38,10 @@ def _sizes(derived: Derived) -> Iterator[Explained]:
         "matrix_weights", matrix_weights(derived.experiment), "block_weights + vocab_size x dim of the output"
     )
     yield Explained("num_parameters", derived.num_parameters, "matrix_weights + embedding, norms and biases")
+    if derived.experiment.train.precision == "fp8":
+        rest = "the others, embedding and output compute in bf16"
+        formula = f"of the {model.shape.num_matrices} matrices of the blocks, by their sides; {rest}"
+        yield Explained("float8_matrices", model.shape.float8_matrices, formula)
     formula = "6 x matrix_weights + 6 x layers x sequence x heads x head width (attention counted causally)"
     yield Explained("flops_per_token", derived.flops_per_token, formula)
     formula = "ln(vocab_size) + half the variance of the first logits"

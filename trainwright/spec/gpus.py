@@ -14,20 +14,22 @@ class Gpu:
     """What a process may have of it: less than on the box, which counts in powers of ten."""
     peak_flops: float
     """Dense bf16 FLOP/s, without sparsity."""
+    has_float8: bool = True
+    """Whether it multiplies float8: capability 8.9 and newer."""
 
 
 GPUS = (
     Gpu("B200", 178.0, 2250e12),
     Gpu("H200", 139.0, 989e12),
     Gpu("H100", 79.0, 989e12),
-    Gpu("A100-40GB", 39.0, 312e12),
-    Gpu("A100", 79.0, 312e12),
+    Gpu("A100-40GB", 39.0, 312e12, has_float8=False),
+    Gpu("A100", 79.0, 312e12, has_float8=False),
     Gpu("L40S", 44.0, 362e12),
     Gpu("L40", 44.0, 181e12),
-    Gpu("A6000", 47.0, 155e12),
+    Gpu("A6000", 47.0, 155e12, has_float8=False),
     Gpu("RTX 4090", 23.5, 165e12),
     Gpu("RTX 5090", 31.0, 210e12),
-    Gpu("RTX 3090", 23.5, 71e12),
+    Gpu("RTX 3090", 23.5, 71e12, has_float8=False),
 )
 """Of several whose name is part of another's the more special one comes first."""
 

@@ -92,8 +92,8 @@ class KubernetesTarget(Settings):
     grace_seconds: Annotated[int, Field(ge=1, le=86400), Whole] = 300
     """From the stop notice until pods are killed; a site may give less, such as 15 s on GKE's spot nodes."""
     max_hours: OptionalPositive = None
-    """Kubernetes has the run saved and ends it after so long. Counted anew after a restart of several nodes, but with
-    a queue in all."""
+    """The run is saved and ended when its attempts have taken so long in all. Kubernetes itself ends a start that is
+    still there an hour later."""
     keep_days: Count = 7
     """How long finished Jobs and their logs stay."""
     max_failures: CountOrZero = 20

@@ -5,7 +5,8 @@ A config is untrusted: what would change the computation and is not known here i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from trainwright.spec.exits import UserError
@@ -156,6 +157,23 @@ def fits(stored: HubConfig, shape: Shape) -> bool:
     """
     without = stored.model_type == "persimmon" and shape.bias == "none"
     return computes_the_same(replace(stored.shape, bias="none") if without else stored.shape, shape)
+
+
+def check_fits(stored: HubConfig, folder: Path, shape: Shape, rows: int, seq_len_tokens: int) -> None:
+    """Raise `UserError` naming everything in which the checkpoint of a folder and an experiment's model differ."""
+    where = f"train.init_from: {folder}"
+    section = f"`trainwright init NAME --checkpoint {folder}` writes a model section that fits"
+    if not fits(stored, shape):
+        ours, theirs = ({f.name: getattr(each, f.name) for f in fields(Shape)} for each in (shape, stored.shape))
+        names = [name for name in ours if ours[name] != theirs[name] and name not in ("init", "init_std")]
+        found = ", ".join(f"{name} is {ours[name]}, the checkpoint's is {theirs[name]}" for name in names)
+        raise UserError(f"{where}: is of another model: {found}; {section}")
+    if stored.rows != rows:
+        way = f"take the tokenizer that it was trained with, and model.vocab_multiple={stored.rows}"
+        raise UserError(f"{where}: its vocabulary has {stored.rows} rows, the model's {rows}; {way}")
+    if seq_len_tokens > stored.context_tokens:
+        way = f"give train.seq_len_tokens at most {stored.context_tokens}"
+        raise UserError(f"{where}: was made for a context of {stored.context_tokens}, not of {seq_len_tokens}; {way}")
 
 
 def write_config(shape: Shape, rows: int, context_tokens: int, separator: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def memory_plan(derived: Derived, *, micro_batch: int | None = None, device: str
     passes = max(1, derived.global_batch_sequences // (micro * derived.ranks))
     shards = experiment.resources.shard_ranks or derived.ranks
     weights, tokens = derived.num_parameters, micro * train.seq_len_tokens
-    width = 2 if train.precision == "bf16" else 4
+    width = 4 if train.precision == "fp32" else 2
     block = _block_weights(shape)
     fused = device == "cuda"
     of_layer = sum(_kept_by_layer(shape, width, fused_norms=fused))
@@ -163,8 +163,11 @@ def _gathered(derived: Derived, block: int, width: int) -> int:
 def _loss_bytes(derived: Derived, tokens: int, width: int, device: str) -> int:
     dim, rows = derived.experiment.model.dim, derived.vocab_size
     chunk = min(tokens * rows, max(rows, CHUNK_LOGITS[device]))
-    # Logits as the product gives them, in fp32, and as gradient; the gradients of output matrix and hidden states.
-    return chunk * (4 + width) + rows * dim * (4 + width) + 2 * tokens * dim * width
+    # Logits as the product gives them and in fp32, whose exponentials are a second copy where nothing is fused; under a
+    # soft cap its slope and the gradient are copies too. The gradients of output matrix and hidden states.
+    experiment = derived.experiment
+    copies = 1 if experiment.train.compile else 4 if experiment.model.shape.softcap else 2
+    return chunk * (4 * copies + width) + rows * dim * (4 + width) + 2 * tokens * dim * width
 
 
 def _optimizer_bytes(derived: Derived) -> int:

@@ -2,7 +2,7 @@
 
 from trainwright.spec.experiment import Experiment
 from trainwright.spec.optimizers import Adana, Muon
-from trainwright.spec.scaling import MuonRates, Ruled, depth_muon_rates, fitted_learning_rate
+from trainwright.spec.scaling import FITTED_SEQ_LEN, MuonRates, Ruled, depth_muon_rates, fitted_learning_rate
 
 GIVEN = "given: optimizer.lr"
 
@@ -26,9 +26,8 @@ def peak_rate(experiment: Experiment, batch_sequences: int) -> Ruled | None:
     if rates := _depth_rates(experiment, batch_sequences):
         return Ruled(rates[0].matrices, rates[1])
     kappa = optimizer.kappa if isinstance(optimizer, Adana) else None
-    return fitted_learning_rate(
-        experiment.model.kind, _fitted_as(experiment), kappa, batch_sequences, block_weights(experiment)
-    )
+    batch = batch_sequences * experiment.train.seq_len_tokens / FITTED_SEQ_LEN
+    return fitted_learning_rate(experiment.model.kind, _fitted_as(experiment), kappa, batch, block_weights(experiment))
 
 
 def muon_rates(experiment: Experiment, batch_sequences: int) -> MuonRates | None:

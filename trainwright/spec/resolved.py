@@ -14,7 +14,7 @@ import yaml
 from trainwright.spec.canonical import sha256_json
 from trainwright.spec.derived import Derived
 from trainwright.spec.exits import UserError
-from trainwright.spec.experiment import Experiment, is_free
+from trainwright.spec.experiment import Experiment, default_value, is_free
 from trainwright.spec.load import load_experiment, parse, read_source, validate
 
 Plain = dict[str, Any]
@@ -57,9 +57,14 @@ class Change:
 
 
 def changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[Change]:
-    """Return every field whose value differs, in sorted order."""
-    keys = sorted(old.keys() | new.keys())
-    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+    """Return every field whose value differs, in sorted order.
+
+    A field that the old record lacks is one that the code of its time did not have, and did by itself what the default
+    does today: only another value is a change. A field that is recorded and not known any more is one.
+    """
+    before = {**{key: default_value(key, new) for key in new if key not in old}, **old}
+    differing = [key for key in sorted(before.keys() | new.keys()) if before.get(key) != new.get(key)]
+    return [Change(key, old.get(key), new.get(key)) for key in differing]
 
 
 def experiment_text(experiment: Experiment, *, commit: str, image: str) -> str:
@@ -82,11 +87,33 @@ def open_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 def read_resolved(path: Path) -> Experiment:
     """Return the experiment in a run's `experiment.yaml`; raise `UserError` when it was edited."""
-    tree, _ = parse(read_source(path), str(path))
+    source = read_source(path)
+    tree, _ = parse(source, str(path))
     experiment = validate(tree.get("experiment", {}), str(path))
-    if tree.get("hash") != experiment_hash(experiment):
+    written = _as_written(source)
+    if written.get("hash") != _hash(written.get("experiment")):
         raise UserError(f"{path}: was edited by hand; edit the experiment file instead and delete this one")
     return experiment
+
+
+def _as_written(source: str) -> Plain:
+    """Return the values of a file that `dump` wrote, as they stand there; nothing when YAML cannot read them.
+
+    A hash is held against these. What would be written now may have fields that came with a newer Trainwright.
+    """
+    try:
+        value = yaml.safe_load(source)
+    except (yaml.YAMLError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _hash(value: object) -> str | None:
+    """Return a value's hash; None for what only a hand can have written, such as a date."""
+    try:
+        return sha256_json(value)
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +151,25 @@ class Training:
 
 def read_training(path: Path) -> Training:
     """Return the projection in `training.yaml`; raise `UserError` when it was edited by hand."""
-    tree, _ = parse(read_source(path), str(path))
+    source = read_source(path)
+    tree, _ = parse(source, str(path))
     experiment = validate(tree.get("experiment", {}), str(path))
     try:
         folders = (Path(tree["run"]), Path(tree["train_tokens"]), Path(tree["val_tokens"]), Path(tree["tokenizer"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: has no {error}; delete it and run boot again") from None
-    training = Training(experiment, *folders)
-    if tree != parse(training.yaml_text(), str(path))[0]:
+    refuse_edited(path, source)
+    return Training(experiment, *folders)
+
+
+def refuse_edited(path: Path, source: str) -> None:
+    """Raise `UserError` when the text of a `training.yaml` is not what was written; its fields need not be known."""
+    written = _as_written(source)
+    body = {key: value for key, value in written.items() if key not in ("hash", "experiment_hash")}
+    hashes = _hash(body), _hash(body.get("experiment"))
+    if (written.get("hash"), written.get("experiment_hash")) != hashes:
         way = "edit the experiment file instead, delete this one, and run boot again"
         raise UserError(f"{path}: was edited by hand; {way}")
-    return training
 
 
 def dump(value: Plain) -> str:

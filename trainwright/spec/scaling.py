@@ -45,6 +45,9 @@ class MuonRates:
     rest: float
 
 
+FITTED_SEQ_LEN = 2048
+"""Tokens of the sequences with which the fits were made."""
+
 Fits = Mapping[float | None, Fit]
 """kappa -> fit; None where an optimizer has no kappa."""
 
@@ -76,10 +79,11 @@ P counts the matrices of the blocks: 12 n^2 a layer for Enoki, 14 n^2 for the ga
 """
 
 
-def fitted_learning_rate(family: str, optimizer: str, kappa: float | None, batch: int, weights: int) -> Ruled | None:
+def fitted_learning_rate(family: str, optimizer: str, kappa: float | None, batch: float, weights: int) -> Ruled | None:
     """Return the peak rate of the nearest fit; None where no fit knows the family and optimizer.
 
-    Nearest first by batch (as a ratio), then by kappa; anything but a fit's own batch and kappa earns a warning.
+    `batch` is in sequences of 2048 tokens. Nearest first by batch (as a ratio), then by kappa; anything but a fit's own
+    batch and kappa earns a warning.
     """
     batches = [each for known, of, each in FITS if (known, of) == (family, optimizer)]
     if not batches:
@@ -91,7 +95,7 @@ def fitted_learning_rate(family: str, optimizer: str, kappa: float | None, batch
     if known:
         assert kappa is not None
         near_kappa = min(known, key=lambda each: (abs(each - kappa), each))
-    off = [f"a batch of {batch} sequences"] if near != batch else []
+    off = [f"a batch of {batch:g} x {FITTED_SEQ_LEN:,} tokens"] if near != batch else []
     off += [f"kappa {kappa:g}"] if near_kappa is not None and not math.isclose(near_kappa, kappa or 0.0) else []
     of_kappa = f", kappa {near_kappa:g}" if near_kappa is not None else ""
     warning = None

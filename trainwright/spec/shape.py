@@ -24,6 +24,17 @@ class Rope:
     original_tokens: int = 8192
 
 
+FLOAT8_TILE = 16
+"""Sides of float8 products must be multiples of it."""
+FLOAT8_LEAST = 128
+"""With a shorter side, casting costs more than the product gains."""
+
+
+def fits_float8(rows: int, columns: int) -> bool:
+    """Return whether a matrix is one that multiplies in float8."""
+    return min(rows, columns) >= FLOAT8_LEAST and rows % FLOAT8_TILE == columns % FLOAT8_TILE == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Everything that decides what a model computes, and how its weights begin."""
@@ -63,11 +74,26 @@ class Shape:
         return 3 if self.mlp == "swiglu" else 2
 
     @property
+    def matrices_of_block(self) -> tuple[tuple[int, int], ...]:
+        """Return the sides of each matrix of a block, input and output: query, key, value, output, MLP."""
+        heads, kv_heads = self.num_heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = ((self.dim, self.gates * heads), (self.dim, kv_heads), (self.dim, kv_heads), (heads, self.dim))
+        return (*attention, *(((self.dim, self.mlp_dim),) * (self.mlp_matrices - 1)), (self.mlp_dim, self.dim))
+
+    @property
     def block_matrices(self) -> int:
         """Return the weights in the matrices of all blocks."""
-        heads, kv_heads = self.num_heads * self.head_dim, self.kv_heads * self.head_dim
-        attention = self.dim * (self.gates * heads + 2 * kv_heads + heads)
-        return self.num_layers * (attention + self.mlp_matrices * self.dim * self.mlp_dim)
+        return self.num_layers * sum(rows * columns for rows, columns in self.matrices_of_block)
+
+    @property
+    def num_matrices(self) -> int:
+        """Return how many matrices all blocks have."""
+        return self.num_layers * len(self.matrices_of_block)
+
+    @property
+    def float8_matrices(self) -> int:
+        """Return how many of them multiply in float8 when asked to."""
+        return self.num_layers * sum(fits_float8(*sides) for sides in self.matrices_of_block)
 
     @property
     def vectors(self) -> int:

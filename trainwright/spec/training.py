@@ -43,8 +43,8 @@ class Train(Settings):
     """Tokens to train on, as a multiple of the weights in matrices, embedding left out (nanochat takes 8 to 12)."""
     flops: OptionalPositive = None
     """Training FLOPs to spend, by the model's own count."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Compute type; parameters and reductions are kept in fp32."""
+    precision: Literal["bf16", "fp8", "fp32"] = "bf16"
+    """Compute type; parameters and reductions are kept in fp32. fp8: bf16, but the blocks' large matrices in float8."""
     grad_clip: OptionalPositive = 1.0
     """Largest norm of the whole gradient, over all ranks; null leaves it unclipped."""
     z_loss: NonNegative = 0.0

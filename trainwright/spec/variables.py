@@ -10,6 +10,9 @@ RUN_CONFIG = "RUN_CONFIG"
 RUN_CONFIG_TEXT = "RUN_CONFIG_TEXT"
 """The experiment itself, for pods, which are given no file; an argument and `RUN_CONFIG` go before it."""
 
+MAX_HOURS_VARIABLE = "TRAINWRIGHT_MAX_HOURS"
+"""The hours that a run may take in all its attempts; a target sets it, and boot saves and ends the run."""
+
 # What boot tells the rooms that it starts; users set only the first.
 STOP_FILE_VARIABLE = "TRAINWRIGHT_STOP_FILE"
 """When this file appears the attempt saves and stops; a target may put it into its own scratch folder."""

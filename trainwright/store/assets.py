@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainwright.spec.data import Gpt2Tokenizer
+from trainwright.spec.data import BpeTokenizer, Gpt2Tokenizer
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.paths import MANIFEST, SPLITS, Places
 from trainwright.store.files import FileEntry, verify_entry
@@ -16,7 +16,8 @@ from trainwright.store.weights import weights_folder, weights_problem
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 """Set where nodes have no internet; the Hugging Face libraries obey it too."""
-TIKTOKEN = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+_OPENAI = "https://openaipublic.blob.core.windows.net"
+TIKTOKEN = f"{_OPENAI}/gpt-2/encodings/main"
 GPT2_FILES = {
     "vocab.bpe": FileEntry(
         "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
@@ -30,6 +31,14 @@ GPT2_FILES = {
     ),
 }
 """GPT-2's vocabulary as tiktoken's cache holds it: under the sha1 of each URL; the sha256 are tiktoken's own."""
+
+CL100K_URL = f"{_OPENAI}/encodings/cl100k_base.tiktoken"
+CL100K_FILE = FileEntry(
+    "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+    1_681_126,
+    "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+)
+"""GPT-4's vocabulary, likewise."""
 
 REMOTE_SOURCES = ("fineweb", "hub", "s3")
 """Sources whose text is brought by running the shard stage where there is a network."""
@@ -94,8 +103,20 @@ def _tokenizer(places: Places) -> Iterator[Asset]:
     elif isinstance(settings, Gpt2Tokenizer):
         if any((folder / MANIFEST).exists() for folder in (places.tokenizer, places.run.path / "tokenizer")):
             return
-        for what, entry in GPT2_FILES.items():
-            yield file_asset(f"gpt2 {what}", "tokenizer", places.assets / "tiktoken", entry, f"{TIKTOKEN}/{what}")
+        yield from _gpt2(places)
+
+
+def _gpt2(places: Places) -> Iterator[Asset]:
+    for what, entry in GPT2_FILES.items():
+        yield file_asset(f"gpt2 {what}", "tokenizer", places.assets / "tiktoken", entry, f"{TIKTOKEN}/{what}")
+
+
+def compared_with(places: Places) -> list[Asset]:
+    """Return what only `tokenizer --evaluate` reads: no stage needs it, and `fetch` brings it when it can."""
+    if not isinstance(places.experiment.tokenizer, BpeTokenizer):
+        return []
+    cl100k = file_asset("cl100k_base", "tokenizer", places.assets / "tiktoken", CL100K_FILE, CL100K_URL)
+    return [*_gpt2(places), cl100k]
 
 
 def _weights(places: Places) -> Iterator[Asset]:

@@ -45,7 +45,7 @@ def open_binary(path: Path, opened: BinaryIO | None = None) -> IO[bytes] | gzip.
     match path.suffix:
         case ".gz":
             return gzip.open(opened or path, "rb")
-        case ".zst":
+        case ".zst" | ".zstd":
             return io.BufferedReader(_ZstdFile(opened or path.open("rb")), CHUNK_BYTES)
         case _:
             return opened or path.open("rb")

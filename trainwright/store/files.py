@@ -74,12 +74,15 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[HashingWriter]:
-    """Write `path` through a temporary file; on any exception nothing stays behind and the old file is untouched."""
+def atomic_writer(path: Path, *, private: bool = False) -> Iterator[HashingWriter]:
+    """Write `path` through a temporary file; on any exception nothing stays behind and the old file is untouched.
+
+    A `private` file has mode 0600 from its first byte on: at no time can anybody else read it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        with naming(path), temporary.open("wb") as file:
+        with naming(path), _opened(temporary, private) as file:
             yield HashingWriter(file, path)
             file.flush()
             os.fsync(file.fileno())
@@ -88,6 +91,20 @@ def atomic_writer(path: Path) -> Iterator[HashingWriter]:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def _opened(path: Path, private: bool) -> BinaryIO:
+    if not private:
+        return path.open("wb")
+    # What a killed writer has left may be open to others, and somebody may have it open.
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a text file atomically that only its owner may read."""
+    with atomic_writer(path, private=True) as file:
+        file.write(text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> FileEntry:

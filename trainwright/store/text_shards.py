@@ -34,6 +34,8 @@ ENDING_OF: Mapping["Compression", str] = {"zstd": ".jsonl.zst", "gzip": ".jsonl.
 """How shards are called by their compression."""
 TEXT_KEYS = ("text", "content")
 """Keys of a JSON object that may hold the text, in the order tried."""
+IMPORTED = "imported"
+"""The mode of a corpus that came as tokens and has no text: its only input, of this name, is its identity."""
 MAX_LINE_BYTES = 256 << 20
 """No document is this long; a longer line is a broken file or an attack on our memory."""
 
@@ -63,8 +65,9 @@ class TextShard:
 class TextManifest:
     """What a folder of text shards holds and what it was made from.
 
-    `inputs` maps dotted fields to values; `mode` is `fraction` (validation chosen by hash), `separate` (two corpora) or
-    `adopted` (files that were already there). What one reading of a source dropped is counted in its train manifest.
+    `inputs` maps dotted fields to values; `mode` is `fraction` (validation chosen by hash), `separate` (two corpora),
+    `adopted` (files that were already there) or `imported` (tokens without text). What one reading of a source dropped
+    is counted in its train manifest.
     """
 
     split: Split
@@ -95,6 +98,8 @@ class TextManifest:
     @property
     def sha256(self) -> str:
         """Return the identity of the text: the shards in order, whatever they were made from."""
+        if self.mode == IMPORTED:
+            return str(self.inputs[IMPORTED])
         return sha256_json([[shard.path, shard.sha256] for shard in self.shards])
 
     def write(self, folder: Path) -> None:
@@ -269,9 +274,12 @@ def json_line(text: bytes) -> bytes:
 def describe_file(path: Path, name: str, drops: Drops) -> TextShard:
     """Return the entry of a shard file that another tool wrote, by reading all of it."""
     documents = text_bytes = 0
-    for text in read_documents(path, drops):
+    for text, data in read_encoded(path, drops):
         documents += 1
-        text_bytes += len(text.encode())
+        text_bytes += len(data)
+        if "\0" in text:
+            what = "holds NUL bytes, as a file does whose writer was killed"
+            raise UserError(f"{path}: document {documents} {what}; write the file again")
     return TextShard(name, documents, path.stat().st_size, text_bytes, sha256_file(path))
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from trainwright.spec.derived import Derived
 from trainwright.spec.exits import MissingError, UserError
-from trainwright.spec.paths import MANIFEST, RunFolder
+from trainwright.spec.layouts import check_fits, read_config
+from trainwright.spec.paths import MANIFEST, Places, RunFolder
 from trainwright.store.files import FileEntry, fsync_folder, read_json, sha256_file, verify_entry, write_json
 
 PREFIX = "hub:"
@@ -57,6 +59,26 @@ def weights_problem(given: str, runs: Path, assets: Path) -> str | None:
     if (folder / CONFIG).is_file() or any(folder.glob(f"step_????????/{MANIFEST}")):
         return None
     return f"{folder}: holds no checkpoint"
+
+
+def refuse_other_model(places: Places) -> None:
+    """Raise `UserError` when initial weights are not where they should lie, or are of another model.
+
+    Reads no tensor, so that it can be asked before hours of other work. What the hub has is looked at when it is here;
+    a run that has a checkpoint of its own needs no others.
+    """
+    experiment, runs = places.experiment, places.run.path.parent
+    given = experiment.train.init_from
+    if given is None or any(places.run.checkpoints.glob(f"step_????????/{MANIFEST}")):
+        return
+    problem = None if given.startswith(PREFIX) else weights_problem(given, runs, places.assets)
+    if problem is not None:
+        raise UserError(f"train.init_from={given}: {problem}; name a run that has one, or a Hugging Face folder")
+    folder = weights_folder(given, runs, places.assets)
+    if (folder / CONFIG).is_file():
+        stored = read_config(read_json(folder / CONFIG, MAX_CONFIG_BYTES), str(folder / CONFIG))
+        rows = Derived(experiment).vocab_size
+        check_fits(stored, folder, experiment.model.shape, rows, experiment.train.seq_len_tokens)
 
 
 def download_weights(given: str, assets: Path) -> Path:
