@@ -32,7 +32,8 @@ BUDGET_MINUTES = {
 }
 COMMANDS = {
     "check": ["make", "check"],
-    "unit": ["make", "test", "TESTS=--ignore=tests/engines -m 'not faults'"],
+    # Most of a test is one process that imports torch; a file stays together, and with it what its tests share.
+    "unit": ["make", "test", "TESTS=--ignore=tests/engines -m 'not faults' -n 2 --dist loadfile"],
     "faults": ["make", "test", "TESTS=--ignore=tests/engines -m faults"],
     "demo": ["make", "demo"],
     "image": ["make", "test", "TESTS=tests/engines/test_image.py tests/engines/test_compose_file.py"],

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 import os
+import signal
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,11 @@ train: {seq_len_tokens: 32, micro_batch: 2, global_batch_sequences: 8, steps: 10
 model: {dim: 64, num_layers: 2, num_heads: 2}
 """
 """An experiment that leaves everything else to the defaults."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
