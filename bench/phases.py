@@ -20,7 +20,7 @@ import time
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests/infra", ".")]
 
-import tiny_boot  # noqa: E402 - found through the path above, as all three
+import tiny_boot  # noqa: E402 - lies in a folder of tests, put on the path above
 from held_boot import PHASES, REQUESTS, SAMPLES, Held, committed, ended_for, gone, hold, weights  # noqa: E402 - likewise
 from tiny_boot import STEPS, TWO_RANKS, Place, checkpoints, copy_place, last_step, losses, make_place  # noqa: E402 - likewise
 

@@ -10,8 +10,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import groupby
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +86,7 @@ class Tiktoken:
 
 
 def _after_separators(separator: Found, documents: Sequence[Found]) -> Found:
+    # Of no documents there are no tokens, but they have a type.
     return np.concatenate([separator[:0], *(part for tokens in documents for part in (separator, tokens))])
 
 
