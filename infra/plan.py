@@ -73,13 +73,15 @@ def _memory_lines(memory: MemoryPlan) -> list[str]:
     rows = [
         ("weights", memory.parameters),
         ("averages of gradients", memory.optimizer),
-        ("weights in bf16", memory.gathered),
+        ("weights, cast or gathered", memory.gathered),
         ("activations", memory.activations),
+        ("one block in its backward pass", memory.block),
         ("loss", memory.logits),
         ("gradients", memory.gradients),
         ("gradients of earlier passes", memory.kept_gradients),
         ("update", memory.update),
-        ("most at once, all in all", memory.total),
+        ("libraries and fragments", memory.total - memory.tensors),
+        ("most at once, not all of these", memory.total),
         ("on the host while saving", memory.staging),
     ]
     return [f"  {name:<30}{count / GIB:>10.2f} GiB" for name, count in rows]

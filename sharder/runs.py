@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainwright.spec.exits import UserError
 from trainwright.spec.paths import SPLITS, Split, shard_name
+from trainwright.store.compression import zstd
 from trainwright.store.files import atomic_writer
 from trainwright.store.text_shards import TextShard, json_line
 
@@ -75,13 +76,11 @@ def bucket_of(key: int, num_buckets: int) -> int:
 
 def write_run(path: Path, documents: list[Keyed], num_buckets: int) -> tuple[TextShard, Buckets]:
     """Write documents sorted by key and content, a frame for each bucket."""
-    import zstandard
-
     documents.sort()
     parts: list[list[bytes]] = [[] for _ in range(num_buckets)]
     for key, line, text_bytes in documents:
         parts[bucket_of(key, num_buckets)] += (HEAD.pack(key, len(line), text_bytes), line)
-    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+    compressor = zstd()
     offsets = [0]
     with atomic_writer(path) as file:
         for part in parts:

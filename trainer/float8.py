@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from trainer.products import linear
 from trainwright.spec.exits import MissingError, UserError
 from trainwright.spec.shape import fits_float8
 
@@ -84,9 +84,7 @@ def _product(module: Any, in_float8: Callable[..., Tensor], inputs: Tensor) -> T
     The library's own forward pass would cast a single rank's weights from fp32, where sharded ones come in bf16, and
     one rank would not learn what several do.
     """
-    weight = module.weight.to(inputs.dtype)
-    bias = None if module.bias is None else module.bias.to(inputs.dtype)
     if not module.training:
-        return F.linear(inputs, weight, bias)
-    product = in_float8(inputs, weight.t(), module.linear_mm_config, module.config)
-    return product if bias is None else product + bias
+        return linear(inputs, module.weight, module.bias)
+    product = in_float8(inputs, module.weight.to(inputs.dtype).t(), module.linear_mm_config, module.config)
+    return product if module.bias is None else product + module.bias.to(inputs.dtype)

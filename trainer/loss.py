@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from trainer.products import linear, product
 from trainwright.spec.memory import CHUNK_LOGITS as LOGITS_ON
 from trainwright.tokens.shards import IGNORED
 
@@ -67,7 +68,7 @@ def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tenso
 
 
 def _logits(hidden: Tensor, weight: Tensor, softcap: float | None) -> Tensor:
-    return soft_capped(F.linear(hidden, weight).float(), softcap)
+    return soft_capped(linear(hidden, weight).float(), softcap)
 
 
 def _from_logits(raw: Tensor, wanted: Tensor, softcap: float | None, z_loss: float) -> tuple[Tensor, Tensor]:
@@ -103,10 +104,10 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_hidden = []
         from_logits = _compiled() if options.fused else _from_logits
         for chunk, wanted in _chunks(hidden, weight, targets):
-            summed, gradient = from_logits(F.linear(chunk, weight), wanted, softcap, options.z_loss)
+            summed, gradient = from_logits(linear(chunk, weight), wanted, softcap, options.z_loss)
             loss += summed
-            grad_hidden.append((gradient @ weight).to(hidden.dtype))
-            grad_weight += gradient.T @ chunk.to(weight.dtype)
+            grad_hidden.append(product(gradient, weight).to(hidden.dtype))
+            grad_weight += product(gradient.T, chunk.to(weight.dtype))
         ctx.save_for_backward(torch.cat(grad_hidden), grad_weight.to(weight.dtype))
         return loss
 

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from trainer.float8 import use_float8
+from trainer.products import linear
 from trainwright.spec.training import Train
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None, device:
     The model may still be on the meta device.
     """
     blocks: nn.ModuleList = model.blocks  # type: ignore[assignment]
-    if train.precision != "fp32" and mesh is None:
+    if train.precision != "fp32":
         _cast_at_use(model)
     if train.precision == "fp8":
         # After the casts: the modules that it puts in their places cast for themselves.
@@ -48,7 +49,7 @@ def parallelize(model: nn.Module, train: Train, mesh: DeviceMesh | None, device:
 
 
 def _cast_at_use(model: nn.Module) -> None:
-    """Let every module compute in bf16 with weights that stay fp32, as sharding would gather them.
+    """Let every module compute in bf16 with weights that stay fp32; those that sharding gathers are bf16 already.
 
     Autocast would keep the stream and the norms in fp32, and cast each input once for every matrix that reads it.
     """
@@ -60,8 +61,7 @@ def _cast_at_use(model: nn.Module) -> None:
 
 class _Linear(nn.Linear):
     def forward(self, inputs: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(inputs.dtype)
-        return F.linear(inputs, self.weight.to(inputs.dtype), bias)
+        return linear(inputs, self.weight, self.bias)
 
 
 class _Embedding(nn.Embedding):

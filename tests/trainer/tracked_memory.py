@@ -18,10 +18,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tiny_run import blank_model, tiny_experiment
 from trainer.optim import build_optimizer
+from trainer import products
 from trainer.parallelize import parallelize, set_gradient_sync
 from trainwright.spec.derived import Derived
 
 CPU = torch.device("cpu")
+# What is counted is what a GPU would hold.
+products.WIDENED = False
 
 
 def tracked(derived: Derived, passes: int) -> dict[str, int]:

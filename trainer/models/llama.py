@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from trainer.loss import PLAIN, soft_capped, summed_loss, token_losses
+from trainer.products import causal_attention, linear
 from trainwright.spec.exits import UserError
 from trainwright.spec.model import Model
 from trainwright.spec.shape import Rope, Shape
@@ -54,7 +55,7 @@ class LlamaModel(nn.Module):
         owner = self.embedding if self.output is None else self.output
         weight = owner.weight.to(hidden.dtype)
         if targets is None:
-            return soft_capped(F.linear(hidden, weight), self.shape.softcap)
+            return soft_capped(linear(hidden, weight), self.shape.softcap)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
         if each_token:
             return token_losses(flat, weight, wanted, self.shape.softcap).view_as(targets)
@@ -135,7 +136,7 @@ class Attention(nn.Module):
         else:
             query, key = rotate(self.query_norm(query), rotation), rotate(self.key_norm(key), rotation)
         grouped = self.shape.kv_heads != self.shape.num_heads
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
+        mixed = causal_attention(query, key, value, grouped=grouped)
         if gate is not None:
             mixed = mixed * torch.sigmoid(gate)
         added: Tensor = self.output(mixed.transpose(1, 2).flatten(2))

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor, Shard
 from trainer.optim.adamw import adam_update
 from trainer.optim.elementwise import DTYPES, Elementwise, fresh_state, local
 from trainer.optim.groups import Horizon, parameter_groups, shrink
+from trainer.products import product
 from trainwright.spec.optimizers import Muon
 from trainwright.spec.scaling import MuonRates
 
@@ -139,8 +140,8 @@ def orthogonalise(matrix: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
     x = x.mT if tall else x
     x = x / (x.norm() + 1e-7)
     for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = product(x, x.mT)
+        x = a * x + product(b * gram + product(c * gram, gram), x)
     found: Tensor = x.mT if tall else x
     return found.to(matrix.dtype).contiguous()
 

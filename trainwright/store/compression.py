@@ -5,13 +5,17 @@ import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, BinaryIO, assert_never
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, assert_never
 
 from trainwright.spec.data import Compression
 
+if TYPE_CHECKING:
+    from zstandard import ZstdCompressor
+
 CHUNK_BYTES = 1 << 20
-ZSTD_LEVEL = 1
-"""A tenth larger than level 3, and written in half the time."""
+ZSTD = {"window_log": 17, "hash_log": 14, "chain_log": 13, "min_match": 6, "strategy": 1, "target_length": 0}
+"""Level 1 (a tenth larger than level 3, in half the time) with a window and matches fit for prose: as small, in four
+fifths of the time (`docs/LOG.md`, 2026-11-21)."""
 GZIP_LEVEL = 6
 ZSTD_INPUT_BYTES = 4 << 10
 """Compressed bytes decoded at once: zstd can make 128 KiB of 4 bytes, so this bounds what one step can fill."""
@@ -21,15 +25,21 @@ def compressor(compression: Compression) -> Any:
     """Return an object with `compress` and `flush`: one thread and fixed flags, and no time of day in the bytes."""
     match compression:
         case "zstd":
-            import zstandard
-
-            return zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=0, write_checksum=True).compressobj()
+            return zstd().compressobj()
         case "gzip":
             return zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
         case "none":
             return _Uncompressed()
         case _:
             assert_never(compression)
+
+
+def zstd() -> "ZstdCompressor":
+    """Return the compressor of every zstd frame that we write."""
+    import zstandard
+
+    parameters = zstandard.ZstdCompressionParameters(**ZSTD, threads=0, write_checksum=True)
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 class _Uncompressed:
