@@ -35,7 +35,7 @@ name: overhead
 data: {source: {kind: jsonl}, path: CORPUS, validation_fraction: 0.02}
 tokenizer: {kind: bpe, vocab_size: 8192}
 model: {dim: 256, num_layers: 6, num_heads: 4}
-train: {seq_len_tokens: 256, micro_batch: 8, global_batch_sequences: 16, steps: STEPS}
+train: {seq_len_tokens: 256, micro_batch: 8, global_batch_sequences: 16, steps: STEPS, precision: fp32}
 evaluation: {every_steps: 20, max_tokens: 32_768}
 resources: {device: cpu, ranks_per_node: 1}
 """

@@ -15,6 +15,7 @@ from infra.job import Job, build_job, movable_image
 from infra.kubernetes.sweeps import send_sweep
 from infra.launches import launch_folder, record
 from infra.parsers import say_followed, word_parser
+from infra.plan import refuse_what_does_not_fit
 from infra.rooms import room_command
 from infra.runs import find_run, status
 from infra.secret_values import values_for
@@ -57,6 +58,7 @@ def sweep(argv: Sequence[str]) -> int:
         "--at-once", type=int, default=4, metavar="K", help="points that may run at once, on SLURM and Kubernetes"
     )
     parser.add_argument("--table", action="store_true", help="only say how the points are doing")
+    parser.add_argument("--force", action="store_true", help="send points even if they do not fit the GPU's memory")
     parser.add_argument("words", nargs="*", metavar="EXP a.b=x,y [c.d=z ...]", help="experiment, then overrides")
     arguments = parser.parse_intermixed_args(argv)
     name, overrides = split_words(arguments.words)
@@ -71,9 +73,10 @@ def sweep(argv: Sequence[str]) -> int:
         base = with_site(base, name)
     points = grid(base, [word for word in overrides if _is_axis(word)])
     if not arguments.table:
-        _launch(
-            arguments.target, [load_experiment(path, point.words, sites=SITES) for point in points], arguments.at_once
-        )
+        loaded = [load_experiment(path, point.words, sites=SITES) for point in points]
+        if not arguments.force:
+            _refuse_what_does_not_fit(loaded, arguments.target)
+        _launch(arguments.target, loaded, arguments.at_once)
     unseen = arguments.target in ENDS and not any(_is_here(point, root_from()) for point in points)
     print("\n".join(table(points, root_from(), UNSEEN if unseen else WAITS)))  # noqa: T201 - the answer
     name = sweep_name(base.experiment.name)
@@ -121,6 +124,15 @@ def grid(base: Loaded, axes: Sequence[str]) -> list[Point]:
         Point(name, values, (*base.overrides, *values, f"name={name}", *shared))
         for name, values in zip(names, found, strict=True)
     ]
+
+
+def _refuse_what_does_not_fit(points: Sequence[Loaded], target: str) -> None:
+    """Raise `UserError` naming the first point that does not fit, before any of them is sent."""
+    for point in points:
+        try:
+            refuse_what_does_not_fit(point.experiment, target)
+        except UserError as error:
+            raise UserError(f"{point.experiment.name}: {error}") from None
 
 
 def _launch(target: str, points: Sequence[Loaded], at_once: int) -> None:

@@ -131,7 +131,7 @@ def recording(
 
     def record(step: int, result: StepResult, spent: Spent) -> None:
         recent.append(spent.seconds)
-        told = step % every == 0 or step == 1
+        told = step % every == 0 or step in (1, derived.steps)
         if metrics is not None:
             times = {"save_seconds": metrics.save_seconds, "eta_seconds": median(recent) * (derived.steps - step)}
             row = step_row(derived, setting.ranks, step, result, spent)

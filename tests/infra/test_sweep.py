@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 import pytest
 
+from infra.cli import main
 from infra.engine import Answer
 from infra.launches import find_launch
 from infra.sweep import grid, sweep_slurm, table
@@ -125,6 +126,17 @@ def test_a_variable_that_names_every_point_the_same_is_refused(
     told = "is set in this environment, and every point of the sweep would have that name; unset it"
     note = "note: follows RUN_EXPERIMENT=stray of this environment"
     assert err.splitlines() == [note, f"trainwright: RUN_EXPERIMENT=stray: {told}"]
+
+
+def test_a_point_that_does_not_fit_its_gpu_is_named_before_any_is_sent(
+    experiment_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINWRIGHT_ROOT", str(tmp_path / "root"))
+    words = ["sweep", str(experiment_file()), "--target", "local", "model.dim=64,16384", "resources.gpu=A100"]
+    words += ["resources.device=cuda"]
+    with pytest.raises(UserError, match=r"^small-2: train\.micro_batch=\d+: needs [\d.]+ GiB of each GPU"):
+        main(words)
+    assert not (tmp_path / "root").exists()
 
 
 def test_the_word_asks_for_values(said: Said, experiment_file: Callable[..., Path]) -> None:

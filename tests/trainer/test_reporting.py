@@ -30,7 +30,7 @@ class Kept(logging.Handler):
 def said(ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, list[str]]:
     """Return a run that keeps one checkpoint, and what it said."""
     folder = tmp_path_factory.mktemp("reporting") / "run"
-    words = ("logging.print_every_steps=5", "checkpoint.dump.keep=1", "logging.profile_step=3")
+    words = ("logging.print_every_steps=6", "checkpoint.dump.keep=1", "logging.profile_step=3")
     run = make_run(ground, folder, *words)
     log, kept = logging.getLogger("trainer"), Kept()
     before = log.level
@@ -58,7 +58,7 @@ def test_the_first_lines_state_what_is_trained(said: tuple[RunFolder, list[str]]
 
 def test_every_step_that_is_asked_for_every_save_and_every_score_has_a_line(said: tuple[RunFolder, list[str]]) -> None:
     _, messages = said
-    assert steps_in(messages, r"step=(\d+)/20 loss=") == [1, 5, 10, 15, 20]
+    assert steps_in(messages, r"step=(\d+)/20 loss=") == [1, 6, 12, 18, 20]
     assert steps_in(messages, r"step=(\d+) checkpoint saved") == [10, 20]
     assert steps_in(messages, r"step=(\d+) eval_loss=") == [0, 10, 20]
     assert messages[-1] == "stage=train complete at step 20"
