@@ -86,6 +86,22 @@ def test_a_holder_that_was_killed_here_is_replaced_at_once(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+def test_claims_of_holders_that_were_killed_before_they_cleared_up_go_with_the_next_one(path: Path) -> None:
+    killed = "import os, signal\nimport trainwright.store.lease as module\n"
+    killed += "module._clear_claims_before = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", killed + HOLDER, str(path)], check=False)
+        assert done.returncode == -signal.SIGKILL
+    assert sorted(found.name for found in path.parent.iterdir()) == [
+        path.name,
+        *(f"{path.name}.{n}" for n in (1, 2, 3)),
+    ]
+    with acquire(path, "comes after them") as lease:
+        assert lease.holder.generation == 4
+        assert sorted(found.name for found in path.parent.iterdir()) == [path.name, f"{path.name}.4"]
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_zombie_holds_nothing(path: Path) -> None:
     with holding(path) as process:
         process.send_signal(signal.SIGKILL)

@@ -112,7 +112,7 @@ def acquire(
         # A full disk: a claim without its lease would make the next claimant wait in vain.
         _claim(path, generation + 1).unlink(missing_ok=True)
         raise
-    _claim(path, generation).unlink(missing_ok=True)
+    _clear_claims_before(path, holder)
     return Lease(path, holder)
 
 
@@ -223,6 +223,14 @@ def _process_start(pid: int) -> str:
 
 def _claim(path: Path, generation: int) -> Path:
     return path.with_name(f"{path.name}.{generation}")
+
+
+def _clear_claims_before(path: Path, holder: Holder) -> None:
+    """Remove the claims of all earlier holders: one that was killed between its lease and this has left its own."""
+    for claim in path.parent.glob(f"{path.name}.*"):
+        generation = claim.suffix[1:]
+        if generation.isdecimal() and int(generation) < holder.generation:
+            claim.unlink(missing_ok=True)
 
 
 def _write(path: Path, holder: Holder) -> None:
