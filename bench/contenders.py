@@ -1,7 +1,7 @@
 """Ways to train the same Llama for one step: ours, plain PyTorch as nanoGPT has it, litgpt's and torchtitan's.
 
 Each takes a shape, a device and whether to compile, and returns a function that makes one step and returns its loss.
-Same shape, type (bf16 with fp32 weights), batch, optimizer (fused AdamW) and clipping for all.
+Same shape, type (bf16 with fp32 weights unless told otherwise), batch, optimizer (fused AdamW) and clipping for all.
 """
 
 from collections.abc import Callable
@@ -164,12 +164,12 @@ class PlainModel(nn.Module):
         return self.output(self.norm(x))
 
 
-def plain(size: Size, device: torch.device, *, compiled: bool) -> Step:
+def plain(size: Size, device: torch.device, *, compiled: bool, precision: str = "bf16") -> Step:
     """Return a step of plain PyTorch: autocast, fused AdamW, the whole model compiled."""
-    return _stepping(PlainModel(size), size, device, compiled=compiled)
+    return _stepping(PlainModel(size), size, device, compiled=compiled, precision=precision)
 
 
-def litgpt(size: Size, device: torch.device, *, compiled: bool) -> Step:
+def litgpt(size: Size, device: torch.device, *, compiled: bool, precision: str = "bf16") -> Step:
     """Return a step of litgpt's model in the loop of its own pretraining: autocast and chunked loss."""
     from litgpt.config import Config
     from litgpt.model import GPT
@@ -188,10 +188,10 @@ def litgpt(size: Size, device: torch.device, *, compiled: bool) -> Step:
         parallel_residual=False,
         rotary_percentage=1.0,
     )
-    return _stepping(GPT(config), size, device, compiled=compiled)
+    return _stepping(GPT(config), size, device, compiled=compiled, precision=precision)
 
 
-def torchtitan(size: Size, device: torch.device, *, compiled: bool) -> Step:
+def torchtitan(size: Size, device: torch.device, *, compiled: bool, precision: str = "bf16") -> Step:
     """Return a step of torchtitan's Llama 3, each block compiled by itself, as its own trainer does it.
 
     Its releases after 0.1 import kernels that a CPU does not have.
@@ -212,10 +212,10 @@ def torchtitan(size: Size, device: torch.device, *, compiled: bool) -> Step:
     if compiled:
         for block in model.layers.values():
             block.compile(fullgraph=True)
-    return _stepping(model, size, device, compiled=False)
+    return _stepping(model, size, device, compiled=False, precision=precision)
 
 
-def _stepping(model: nn.Module, size: Size, device: torch.device, *, compiled: bool) -> Step:
+def _stepping(model: nn.Module, size: Size, device: torch.device, *, compiled: bool, precision: str) -> Step:
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     run = torch.compile(model) if compiled else model
@@ -224,7 +224,7 @@ def _stepping(model: nn.Module, size: Size, device: torch.device, *, compiled: b
     def step() -> float:
         total = 0.0
         for _ in range(size.passes):
-            with torch.autocast(device.type, dtype=torch.bfloat16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 loss = F.cross_entropy(run(inputs).flatten(0, 1).float(), targets.flatten()) / size.passes
             loss.backward()
             total = total + loss.detach()

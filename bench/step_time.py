@@ -3,6 +3,7 @@
 All have the same shape, type, batch and device.
 
     python bench/step_time.py                # 10 million parameters on this CPU, compiled
+    python bench/step_time.py --precision fp32   # the same where a CPU has no products of bf16 to speak of
     python bench/step_time.py --tiny         # seconds instead of minutes: shows only that it works
     python bench/step_time.py --device cuda --size 124m
 
@@ -43,13 +44,14 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--size", choices=sorted(SIZES), default="10m")
     parser.add_argument("--tiny", action="store_true", help="the smallest size, not compiled, few rounds")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--eager", action="store_true", help="compile nothing")
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     if arguments.tiny:
         arguments.size, arguments.eager, arguments.rounds = "tiny", True, 2
     size, device = SIZES[arguments.size], torch.device(arguments.device)
-    steps, missing = prepared(size, device, compiled=not arguments.eager)
+    steps, missing = prepared(size, device, compiled=not arguments.eager, precision=arguments.precision)
     seconds, losses = measured(steps, device, arguments.rounds)
     fastest = min((taken for name, taken in seconds.items() if name != "trainwright"), default=float("nan"))
     result = {
@@ -58,6 +60,7 @@ def main() -> int:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "precision": arguments.precision,
         "compiled": not arguments.eager,
         "seconds": {name: round(taken, 5) for name, taken in seconds.items()},
         "tokens_per_second": {name: round(size.tokens / taken, 1) for name, taken in seconds.items()},
@@ -69,13 +72,15 @@ def main() -> int:
     return 0 if arguments.tiny or seconds["trainwright"] <= fastest else 1
 
 
-def prepared(size: Size, device: torch.device, *, compiled: bool) -> tuple[dict[str, Step], dict[str, str]]:
+def prepared(
+    size: Size, device: torch.device, *, compiled: bool, precision: str
+) -> tuple[dict[str, Step], dict[str, str]]:
     """Return the steps of all contenders that are installed, and why the others are not there."""
     steps, missing = {}, {}
     for name, build in CONTENDERS.items():
         try:
             torch.manual_seed(0)
-            steps[name] = build(size, device, compiled=compiled)
+            steps[name] = build(size, device, compiled=compiled, precision=precision)
         except ImportError as error:
             missing[name] = str(error)
     return steps, missing

@@ -282,6 +282,7 @@ OF_PRESETS = {
 }
 """Some of the files of each data set, as they are called on the hub."""
 PRESET_FILES: dict[str, tuple[list[str], list[str]]] = {
+    "fineweb": (["data/CC-MAIN/0.parquet"], []),
     "fineweb-10bt": (["sample/10BT/0.parquet"], []),
     "fineweb-100bt": (["sample/100BT/0.parquet"], []),
     "fineweb-edu": (["data/CC-MAIN/0.parquet"], []),

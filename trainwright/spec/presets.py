@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PresetName = Literal[
+    "fineweb",
     "fineweb-10bt",
     "fineweb-100bt",
     "fineweb-edu",
@@ -28,6 +29,7 @@ class HubPlace:
 
 
 PRESETS: Mapping[PresetName, HubPlace] = {
+    "fineweb": HubPlace("HuggingFaceFW/fineweb", "default"),
     "fineweb-10bt": HubPlace("HuggingFaceFW/fineweb", "sample-10BT"),
     "fineweb-100bt": HubPlace("HuggingFaceFW/fineweb", "sample-100BT"),
     "fineweb-edu": HubPlace("HuggingFaceFW/fineweb-edu", "default"),
