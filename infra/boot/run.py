@@ -149,7 +149,7 @@ class Boot:
             log.error("boot: %s", error)  # noqa: TRY400 - a sentence for its user, not a traceback
             return Outcome(error.exit, str(error))
         except OSError as error:
-            log.error("boot: %s", describe_os_error(error))  # noqa: TRY400 - likewise
+            log.error("boot: %s", describe_os_error(error))  # noqa: TRY400 - a sentence too
             return Outcome(Exit.FAILED, describe_os_error(error))
 
     def _work(self, attempt: Attempt, lease: Lease) -> Outcome:

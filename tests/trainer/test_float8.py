@@ -17,8 +17,9 @@ from trainwright.spec.derived import Derived
 from trainwright.spec.exits import Exit, UserError
 from trainwright.spec.paths import RunFolder
 
-WIDE = ("model.dim=128", "train.precision=bf16")
-"""Of its blocks all matrices are large enough but those of keys and values, which have 64 rows."""
+WIDE = ("model.dim=128", "train.precision=bf16", "optimizer.lr=1e-3")
+"""Of its blocks all matrices are large enough but those of keys and values, which have 64 rows. At three times this
+rate the loss leaps between steps, and what was rounded otherwise shows a hundred times as large."""
 FLOAT8 = (*WIDE, "train.precision=fp8")
 
 
@@ -88,10 +89,9 @@ def test_what_is_recomputed_in_float8_is_the_same_to_the_bit(tmp_path: Path, how
 
 def test_fp8_learns_what_bf16_learns(fp8_run: RunFolder, bf16_run: RunFolder) -> None:
     assert losses(fp8_run) != losses(bf16_run)
-    # Early steps are long, and spread what was rounded otherwise; the scores below are what was learned.
-    assert losses(fp8_run) == pytest.approx(losses(bf16_run), rel=5e-2)
+    assert losses(fp8_run) == pytest.approx(losses(bf16_run), rel=5e-3)
     assert scores(fp8_run)[0] == scores(bf16_run)[0]
-    assert scores(fp8_run)[STEPS] == pytest.approx(scores(bf16_run)[STEPS], rel=2e-2)
+    assert scores(fp8_run)[STEPS] == pytest.approx(scores(bf16_run)[STEPS], rel=5e-3)
 
 
 def test_fp8_resumes_bit_for_bit(ground: Ground, fp8_run: RunFolder, tmp_path: Path) -> None:

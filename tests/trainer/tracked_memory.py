@@ -17,8 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tiny_run import blank_model, tiny_experiment
-from trainer.optim import build_optimizer
 from trainer import products
+from trainer.optim import build_optimizer
 from trainer.parallelize import parallelize, set_gradient_sync
 from trainwright.spec.derived import Derived
 
